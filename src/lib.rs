@@ -1,0 +1,18 @@
+//! Reseal rotates the keys behind encrypted columns in live SQL databases.
+//!
+//! The house, from the street to the cellar; nothing imports upwards (`tests/layout.rs` reads the sources and checks it):
+//!
+//! | folder | what lives there |
+//! |---|---|
+//! | [`cli`] | the terminal: arguments, output for people and machines, exit codes, signals |
+//! | [`config`] | references to secrets and `reseal.toml`, turned into typed settings |
+//! | [`drill`] | a rehearsal: sample data, live readers and writers, a verdict |
+//! | [`app`] | what an application imports: seal, open, follow the keyring |
+//! | [`rotation`] | the main job: plan, re-encrypt, sweep, verify |
+//! | [`store`] | databases behind one trait: bytes move, keys are unknown |
+//! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
+//! | [`key`] | key material, states, keysets, the sealed keyring file |
+
+pub mod format;
+pub mod key;
+pub mod store;
