@@ -1,1 +1,3 @@
+//! The `reseal` command.
+
 fn main() {}

@@ -1,1 +1,258 @@
-//! Databases.
+//! Databases behind one trait. A store moves bytes; it knows no keys and no formats.
+//!
+//! The contract, for every implementation (`tests/stores.rs` runs the same suite against each):
+//!
+//! * A row changes only by compare-and-swap: it is still the version that was read, and its key columns are still the same. A row
+//!   that somebody else wrote, moved or deleted in between is a lost race: not written, counted, never an error. Nothing inserts.
+//! * One batch is one transaction: fence, swaps, quarantine entries, cursor and counters commit together or not at all.
+//! * A batch whose fence no longer matches writes nothing and returns [`StoreError::Superseded`].
+//! * The end of an interval is only reported by a successful read that found no further row. A failed read is an error.
+//! * Order is the database's own. Keys are compared by the database only.
+//! * No transaction is open between calls.
+
+pub mod control;
+pub mod error;
+pub mod page;
+pub mod survey;
+pub mod value;
+
+use async_trait::async_trait;
+
+use control::{Advance, Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
+pub use error::{RetryClass, StoreError};
+use page::{Page, Shape, Swaps};
+use survey::{Survey, Target};
+use value::Key;
+
+/// A database that holds encrypted columns.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The database without credentials, for people.
+    fn describe(&self) -> String;
+
+    /// Reads the catalogue. Writes nothing.
+    async fn survey(&self, target: &Target) -> Result<Survey, StoreError>;
+
+    /// The physical tables that hold rows now: partitions come and go while a rotation runs.
+    async fn relations(&self, survey: &Survey) -> Result<Vec<survey::Relation>, StoreError>;
+
+    /// Divides every relation into about `pieces` adjacent intervals that together cover all keys up to the largest one now
+    /// (`frozen`), or without an upper end. Boundaries come from a sample, so pieces are of similar size at best.
+    async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError>;
+
+    /// Opens a connection for one worker.
+    async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError>;
+
+    /// Takes the one operator's lock on a table. It is freed when the value is dropped, and by the operating system or the server
+    /// when this process dies. `take_over` wrests it from a holder that hangs.
+    async fn lock(&self, survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError>;
+
+    /// The control tables.
+    async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
+
+    /// How many workers are useful by default, and at most.
+    fn workers(&self) -> WorkerLimits;
+}
+
+/// The lock of one operator. Dropping it frees it.
+#[async_trait]
+pub trait OperatorLock: Send {
+    /// Fails when the lock was lost (a connection cut, a take-over).
+    async fn still_held(&mut self) -> Result<(), StoreError>;
+}
+
+/// How many workers a database can use.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerLimits {
+    /// Without `--workers`.
+    pub default: usize,
+    /// At most, for writing.
+    pub max: usize,
+}
+
+/// How much one page may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimits {
+    /// Rows.
+    pub rows: usize,
+    /// The page ends after the row that passes this many bytes.
+    pub bytes: usize,
+    /// Larger values are not read: they come as [`value::Kind::Oversize`].
+    pub value_bytes_max: u64,
+}
+
+/// How a page ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageEnd {
+    /// There may be more rows in the interval.
+    More,
+    /// A successful read found the end of the interval.
+    End,
+}
+
+/// One worker's connection.
+#[async_trait]
+pub trait Session: Send {
+    /// Columns of each row.
+    fn shape(&self) -> Shape;
+
+    /// Reads the next rows of `interval` after `cursor` into `page`, which is cleared first. Read-only.
+    async fn page(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError>;
+
+    /// How this database takes new values.
+    fn writer(&mut self) -> Writer<'_>;
+
+    /// Opens the connection again after [`StoreError::Disconnected`].
+    async fn reconnect(&mut self) -> Result<(), StoreError>;
+}
+
+/// How a database takes new values: sent to it in sets, or computed inside its own statement.
+pub enum Writer<'a> {
+    /// Pages are read, new values computed, and the set is swapped in one statement.
+    Set(&'a mut dyn SetWriter),
+    /// The statement calls the rewriter for each row it passes (SQLite).
+    InPlace(&'a mut dyn InPlaceWriter),
+}
+
+/// What a batch wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Rows whose new values were written.
+    pub rows: u64,
+    /// Values written in those rows.
+    pub values: u64,
+    /// Rows that were no longer the version that was read.
+    pub lost_races: u64,
+}
+
+/// How a swap recognises that a row is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// The database's version of the row, and the primary key. Any change of the row is a lost race.
+    Version,
+    /// The primary key, the old values and the context columns, byte for byte. Survives changes of other columns.
+    OldValue,
+}
+
+/// Databases that take new values as sets.
+#[async_trait]
+pub trait SetWriter: Send {
+    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine, advances the range.
+    ///
+    /// Rows locked by others are waited for briefly; with `skip_locked` they count as lost races instead.
+    /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
+    async fn swap_and_advance(
+        &mut self,
+        batch: &SetBatch<'_>,
+        witness: Witness,
+        skip_locked: bool,
+    ) -> Result<Written, StoreError>;
+}
+
+/// A batch for a [`SetWriter`].
+pub struct SetBatch<'a> {
+    /// Where the rows are.
+    pub relation: &'a str,
+    /// The rows as they were read.
+    pub page: &'a Page,
+    /// Their new values.
+    pub swaps: &'a Swaps,
+    /// Ownership of the range; `None` with `--no-state`.
+    pub fence: Option<&'a Fence>,
+    /// Where the range goes.
+    pub advance: &'a Advance,
+}
+
+/// Computes new values for the rows of a page. Implemented by `rotation`; a store only calls it.
+pub trait Rewriter: Send {
+    /// Judges every value of `page` and appends to `swaps`. Fails only when going on would be dangerous (a value that did not read
+    /// back): the batch is then abandoned, nothing of it is written.
+    fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped>;
+}
+
+/// The rewriter refused to go on; it keeps the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RewriteStopped;
+
+/// What one in-place batch did.
+#[derive(Debug)]
+pub struct InPlaceBatch {
+    /// The last key of the batch; `None` when the interval had no row left.
+    pub cursor: Option<Key>,
+    /// How it ended.
+    pub end: PageEnd,
+    /// What was written.
+    pub written: Written,
+    /// Bytes of the values read and written.
+    pub bytes: usize,
+}
+
+/// Databases that compute new values inside their own statement, where no other writer can come between.
+#[async_trait]
+pub trait InPlaceWriter: Send {
+    /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine, advances the range.
+    ///
+    /// The rewriter comes back with the result; its tally of this batch is in `swaps`.
+    async fn rewrite_and_advance(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        rewriter: Box<dyn Rewriter>,
+        fence: Option<&Fence>,
+        advance: bool,
+    ) -> (Box<dyn Rewriter>, Swaps, Result<InPlaceBatch, StoreError>);
+}
+
+/// The control tables: created by migrations, changed by compare-and-swap.
+#[async_trait]
+pub trait Control: Send {
+    /// Creates or upgrades the tables. Refuses a newer version.
+    async fn migrate(&mut self) -> Result<(), StoreError>;
+
+    /// Whether the tables exist (a read-only command must not create them).
+    async fn exists(&mut self) -> Result<bool, StoreError>;
+
+    /// The plan with this id.
+    async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError>;
+
+    /// All plans, newest first.
+    async fn plans(&mut self) -> Result<Vec<Plan>, StoreError>;
+
+    /// Starts a plan, or takes it over: its generation grows, and with it the epoch of every unfinished range, so that no earlier
+    /// holder can write. Returns the plan as it is now.
+    async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError>;
+
+    /// Adds the ranges of a new plan. All or none.
+    async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError>;
+
+    /// The ranges of a plan, in order.
+    async fn ranges(&mut self, plan: &str) -> Result<Vec<Range>, StoreError>;
+
+    /// One range as it stands: after a lost reply to a commit.
+    async fn range(&mut self, plan: &str, range: i64) -> Result<Option<Range>, StoreError>;
+
+    /// Moves the plan's status, if `generation` is still current.
+    async fn set_status(&mut self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError>;
+
+    /// Everything in quarantine for a plan.
+    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError>;
+
+    /// Forgets quarantine entries: a verification found that the values open now, or are gone.
+    async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError>;
+
+    /// Sums the counters of a plan's ranges.
+    async fn totals(&mut self, plan: &str) -> Result<Counters, StoreError> {
+        let mut sum = Counters::default();
+        for range in self.ranges(plan).await? {
+            sum += range.counters;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,156 @@
+//! The state that Reseal keeps beside the data: plans, ranges, quarantine. No key material, ever.
+//!
+//! A range's cursor and counters change in the transaction that changes its rows, and only under its epoch: a worker that was
+//! paused and lost its range cannot write any more.
+
+use super::page::Quarantined;
+use super::value::Key;
+
+/// The version of the control tables. Newer versions only add columns with defaults; an older Reseal refuses a newer state (B73).
+pub const STATE_VERSION: i64 = 1;
+
+/// What a rotation is about. Two runs with the same identity are the same rotation, and the second continues the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanIdentity {
+    /// A digest of table, columns, formats, filter and key fingerprints.
+    pub id: String,
+    /// The table, for people.
+    pub table: String,
+    /// Columns and formats, for people.
+    pub columns: String,
+    /// Fingerprints of the source keys.
+    pub from: String,
+    /// Fingerprint of the target key.
+    pub to: String,
+}
+
+/// A plan as it stands in the database.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What it is about.
+    pub identity: PlanIdentity,
+    /// Grows with every take-over; the epoch of all ranges of the current owner.
+    pub generation: i64,
+    /// Where it stands.
+    pub status: PlanStatus,
+    /// Who runs it, or ran it last.
+    pub owner: String,
+    /// Database time of the first start, RFC 3339.
+    pub created_at: String,
+    /// Database time of the last change, RFC 3339.
+    pub updated_at: String,
+}
+
+/// Where a plan stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanStatus {
+    /// Ranges are being re-encrypted.
+    Running,
+    /// All ranges were worked through; sweeps and verification follow.
+    Swept,
+    /// Verified: every value opened under the target key.
+    Verified,
+}
+
+impl PlanStatus {
+    /// The stored text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Swept => "swept",
+            Self::Verified => "verified",
+        }
+    }
+
+    /// Reads the stored text.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Running, Self::Swept, Self::Verified]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+/// An interval of the primary key: `after < key <= upto`, in the database's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// The physical table: an index into `Survey::relations` would not survive a change of partitions, so its quoted name.
+    pub relation: String,
+    /// Exclusive; `None` is the beginning.
+    pub after: Option<Key>,
+    /// Inclusive; `None` is the end.
+    pub upto: Option<Key>,
+}
+
+/// A range of a plan: the unit of distribution and of fencing.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// Number within the plan.
+    pub id: i64,
+    /// What it covers.
+    pub interval: Interval,
+    /// The last key that was worked through.
+    pub cursor: Option<Key>,
+    /// Must match for every write.
+    pub epoch: i64,
+    /// Whether the end was reached.
+    pub done: bool,
+    /// What was done so far.
+    pub counters: Counters,
+}
+
+/// What happened to the rows of a range. Committed with the rows themselves, hence exact across crashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows read.
+    pub rows_scanned: u64,
+    /// Values rewritten.
+    pub values_reencrypted: u64,
+    /// Rows rewritten.
+    pub rows_reencrypted: u64,
+    /// Values that were under the target key already.
+    pub values_already_current: u64,
+    /// NULLs.
+    pub values_null: u64,
+    /// Rows that somebody else wrote between reading and swapping.
+    pub lost_races: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.rows_scanned += other.rows_scanned;
+        self.values_reencrypted += other.values_reencrypted;
+        self.rows_reencrypted += other.rows_reencrypted;
+        self.values_already_current += other.values_already_current;
+        self.values_null += other.values_null;
+        self.lost_races += other.lost_races;
+    }
+}
+
+/// Proof of ownership that goes into every write. Without control tables (`--no-state`) there is none.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    /// The plan.
+    pub plan: String,
+    /// The range.
+    pub range: i64,
+    /// The epoch under which the range was claimed.
+    pub epoch: i64,
+}
+
+/// How a batch moves its range.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// The new cursor; `None` leaves it (sweeps).
+    pub cursor: Option<Key>,
+    /// Whether the range is finished with this batch.
+    pub done: bool,
+}
+
+/// A quarantined value as stored.
+#[derive(Debug, Clone)]
+pub struct StoredQuarantine {
+    /// The physical table.
+    pub relation: String,
+    /// What and why.
+    pub entry: Quarantined,
+}
