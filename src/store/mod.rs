@@ -12,7 +12,9 @@
 
 pub mod control;
 pub mod error;
+mod ident;
 pub mod page;
+pub mod postgres;
 pub mod survey;
 pub mod value;
 
@@ -134,8 +136,10 @@ pub struct Written {
 /// How a swap recognises that a row is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Witness {
-    /// The database's version of the row, and the primary key. Any change of the row is a lost race.
+    /// The database's version of the row, and the primary key. Any change of the row is a lost race; locked rows are waited for.
     Version,
+    /// The same; rows that others hold locked count as lost races at once.
+    VersionSkipLocked,
     /// The primary key, the old values and the context columns, byte for byte. Survives changes of other columns.
     OldValue,
 }
@@ -145,14 +149,9 @@ pub enum Witness {
 pub trait SetWriter: Send {
     /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine, advances the range.
     ///
-    /// Rows locked by others are waited for briefly; with `skip_locked` they count as lost races instead.
+    /// Rows locked by others are waited for briefly ([`RetryClass::LockTimeout`]).
     /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
-    async fn swap_and_advance(
-        &mut self,
-        batch: &SetBatch<'_>,
-        witness: Witness,
-        skip_locked: bool,
-    ) -> Result<Written, StoreError>;
+    async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError>;
 }
 
 /// A batch for a [`SetWriter`].

@@ -18,6 +18,8 @@ pub struct Target {
 pub struct Survey {
     /// The table, quoted for display: `public.customers`.
     pub table: String,
+    /// PostgreSQL: the oid of the table; SQLite: 0.
+    pub table_id: u32,
     /// Server and version, such as `PostgreSQL 15.18`.
     pub server: String,
     /// The physical tables that hold rows: the table itself, or the leaves of its partition tree.

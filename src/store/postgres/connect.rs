@@ -1,0 +1,92 @@
+//! Connections: options, the settings of every session, and a description without credentials.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::error::store_error;
+use crate::store::StoreError;
+
+/// How to reach a server. Holds the password; `Debug` is not derived.
+#[derive(Clone)]
+pub struct Server {
+    options: PgConnectOptions,
+    description: String,
+}
+
+impl Server {
+    /// Parses a `postgres://` URL. A server that is not local is only spoken to over verified TLS, unless the URL says otherwise.
+    pub fn parse(url: &str) -> Result<Self, StoreError> {
+        let mut options = PgConnectOptions::from_str(url)
+            .map_err(|_| StoreError::Refused("the database URL is not a valid postgres:// URL".to_owned()))?;
+        let says_tls = url.contains("sslmode=") || url.contains("ssl-mode=");
+        let local = options.get_socket().is_some() || is_local(options.get_host());
+        if !local && !says_tls {
+            options = options.ssl_mode(PgSslMode::VerifyFull);
+        }
+        let place = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        let description = format!(
+            "PostgreSQL database {} on {place} as {}",
+            options.get_database().unwrap_or(options.get_username()),
+            options.get_username()
+        );
+        Ok(Self {
+            options: options.disable_statement_logging(),
+            description,
+        })
+    }
+
+    /// The server without credentials.
+    pub fn describe(&self) -> &str {
+        &self.description
+    }
+
+    /// Opens a connection with the settings that every statement of ours relies on.
+    pub async fn connect(&self, role: &str) -> Result<PgConnection, StoreError> {
+        let unreachable = |message: String| StoreError::Unreachable {
+            database: self.description.clone(),
+            message,
+        };
+        let options = self.options.clone().application_name(role);
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
+        let mut connection = match attempt {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(unreachable(store_error(error).to_string())),
+            Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+        };
+        sqlx::raw_sql(SESSION_SETTINGS)
+            .execute(&mut connection)
+            .await
+            .map_err(store_error)?;
+        Ok(connection)
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host.starts_with('/') || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// * `row_security = off`: a policy that would hide rows makes the statement fail instead of shortening the count.
+/// * `lock_timeout`: we step back for the application; below `statement_timeout`, or it would be pointless.
+/// * planner switches: batches follow the key's index and the row addresses that we send; a plan that scans the table for a batch
+///   would cost the square of the table.
+const SESSION_SETTINGS: &str = "
+    SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET row_security = off;
+    SET lock_timeout = '500ms';
+    SET statement_timeout = '30s';
+    SET idle_in_transaction_session_timeout = '10s';
+    SET idle_session_timeout = 0;
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET jit = off;
+    SET max_parallel_workers_per_gather = 0;
+";

@@ -1,0 +1,302 @@
+//! The control tables in schema `reseal`.
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection as _, Row as _};
+
+use super::error::store_error;
+use crate::store::control::{Counters, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine};
+use crate::store::page::Quarantined;
+use crate::store::value::Key;
+use crate::store::{Control, StoreError};
+
+/// A connection for plans, ranges and quarantine.
+pub struct PostgresControl {
+    connection: PgConnection,
+}
+
+impl PostgresControl {
+    /// Uses this connection.
+    pub fn new(connection: PgConnection) -> Self {
+        Self { connection }
+    }
+}
+
+#[async_trait]
+impl Control for PostgresControl {
+    async fn migrate(&mut self) -> Result<(), StoreError> {
+        if self.exists().await? {
+            return Ok(());
+        }
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        // Two first runs at once: the second waits, and then finds everything there.
+        sqlx::query("SELECT pg_advisory_xact_lock($1, 0)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await.map_err(|error| match store_error(error) {
+            StoreError::Refused(reason) => StoreError::Refused(format!(
+                "cannot create the tables that hold progress (schema reseal): {reason}; grant CREATE on the database, or run with --no-state"
+            )),
+            other => other,
+        })?;
+        sqlx::query("INSERT INTO reseal.meta (version) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM reseal.meta)")
+            .bind(STATE_VERSION)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn exists(&mut self) -> Result<bool, StoreError> {
+        let present: bool = sqlx::query_scalar("SELECT to_regclass('reseal.meta') IS NOT NULL")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        if !present {
+            return Ok(false);
+        }
+        let version: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM reseal.meta")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        match version {
+            Some(version) if version > STATE_VERSION => Err(StoreError::State(format!(
+                "the progress tables in this database have version {version}, written by a newer reseal; this one knows {STATE_VERSION}: upgrade it"
+            ))),
+            Some(_) => Ok(true),
+            None => Ok(false),
+        }
+    }
+
+    async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} WHERE id = $1")))
+            .bind(id)
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(store_error)?
+            .map(|row| plan_of(&row))
+            .transpose()
+    }
+
+    async fn plans(&mut self) -> Result<Vec<Plan>, StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} ORDER BY updated_at DESC")))
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(store_error)?
+            .iter()
+            .map(plan_of)
+            .collect()
+    }
+
+    async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError> {
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        let row = sqlx::query(
+            "INSERT INTO reseal.plan AS p (id, table_name, columns, from_keys, to_key, generation, status, owner)
+             VALUES ($1, $2, $3, $4, $5, 1, 'running', $6)
+             ON CONFLICT (id) DO UPDATE SET generation = p.generation + 1, owner = EXCLUDED.owner, updated_at = clock_timestamp()
+             RETURNING generation",
+        )
+        .bind(&identity.id)
+        .bind(&identity.table)
+        .bind(&identity.columns)
+        .bind(&identity.from)
+        .bind(&identity.to)
+        .bind(owner)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        let generation: i64 = row.try_get(0).map_err(store_error)?;
+        sqlx::query("UPDATE reseal.range SET epoch = $2 WHERE plan_id = $1")
+            .bind(&identity.id)
+            .bind(generation)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        transaction.commit().await.map_err(store_error)?;
+        self.plan(&identity.id)
+            .await?
+            .ok_or_else(|| StoreError::State("the plan vanished while it was being claimed".to_owned()))
+    }
+
+    async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        let current: Option<i64> = sqlx::query_scalar("SELECT generation FROM reseal.plan WHERE id = $1 FOR UPDATE")
+            .bind(&plan.identity.id)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        if current != Some(plan.generation) {
+            return Err(StoreError::Superseded);
+        }
+        for (id, interval) in (0i64..).zip(intervals) {
+            sqlx::query("INSERT INTO reseal.range (plan_id, id, relation, lo, hi, epoch) VALUES ($1, $2, $3, $4, $5, $6)")
+                .bind(&plan.identity.id)
+                .bind(id)
+                .bind(&interval.relation)
+                .bind(interval.after.as_ref().map(Key::as_bytes))
+                .bind(interval.upto.as_ref().map(Key::as_bytes))
+                .bind(plan.generation)
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error)?;
+        }
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn ranges(&mut self, plan: &str) -> Result<Vec<Range>, StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_RANGE} WHERE plan_id = $1 ORDER BY id")))
+            .bind(plan)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(store_error)?
+            .iter()
+            .map(range_of)
+            .collect()
+    }
+
+    async fn range(&mut self, plan: &str, range: i64) -> Result<Option<Range>, StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_RANGE} WHERE plan_id = $1 AND id = $2")))
+            .bind(plan)
+            .bind(range)
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(store_error)?
+            .map(|row| range_of(&row))
+            .transpose()
+    }
+
+    async fn set_status(&mut self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError> {
+        let done =
+            sqlx::query("UPDATE reseal.plan SET status = $3, updated_at = clock_timestamp() WHERE id = $1 AND generation = $2")
+                .bind(&plan.identity.id)
+                .bind(plan.generation)
+                .bind(status.as_str())
+                .execute(&mut self.connection)
+                .await
+                .map_err(store_error)?;
+        if done.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Superseded)
+        }
+    }
+
+    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT relation, row_key, value_column, reason FROM reseal.quarantine WHERE plan_id = $1 ORDER BY relation, seen_at, row_key",
+        )
+        .bind(plan)
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(store_error)?;
+        rows.iter()
+            .map(|row| {
+                Ok(StoredQuarantine {
+                    relation: row.try_get(0).map_err(store_error)?,
+                    entry: Quarantined {
+                        key: key(row.try_get::<Option<Vec<u8>>, _>(1).map_err(store_error)?)?.ok_or_else(damaged)?,
+                        column: usize::try_from(row.try_get::<i32, _>(2).map_err(store_error)?).map_err(|_| damaged())?,
+                        reason: row.try_get(3).map_err(store_error)?,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM reseal.quarantine WHERE plan_id = $1 AND EXISTS (SELECT 1 FROM reseal.plan WHERE id = $1 AND generation = $2)",
+        )
+        .bind(&plan.identity.id)
+        .bind(plan.generation)
+        .execute(&mut self.connection)
+        .await
+        .map_err(store_error)?;
+        Ok(())
+    }
+}
+
+fn plan_of(row: &PgRow) -> Result<Plan, StoreError> {
+    let status: String = row.try_get(6).map_err(store_error)?;
+    Ok(Plan {
+        identity: PlanIdentity {
+            id: row.try_get(0).map_err(store_error)?,
+            table: row.try_get(1).map_err(store_error)?,
+            columns: row.try_get(2).map_err(store_error)?,
+            from: row.try_get(3).map_err(store_error)?,
+            to: row.try_get(4).map_err(store_error)?,
+        },
+        generation: row.try_get(5).map_err(store_error)?,
+        status: PlanStatus::parse(&status)
+            .ok_or_else(|| StoreError::State(format!("plan with unknown status {}", status.escape_debug())))?,
+        owner: row.try_get(7).map_err(store_error)?,
+        created_at: row.try_get(8).map_err(store_error)?,
+        updated_at: row.try_get(9).map_err(store_error)?,
+    })
+}
+
+fn range_of(row: &PgRow) -> Result<Range, StoreError> {
+    let bytes = |at: usize| row.try_get::<Option<Vec<u8>>, _>(at).map_err(store_error);
+    let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
+    Ok(Range {
+        id: row.try_get(0).map_err(store_error)?,
+        interval: Interval {
+            relation: row.try_get(1).map_err(store_error)?,
+            after: key(bytes(2)?)?,
+            upto: key(bytes(3)?)?,
+        },
+        cursor: key(bytes(4)?)?,
+        epoch: row.try_get(5).map_err(store_error)?,
+        done: row.try_get(6).map_err(store_error)?,
+        counters: Counters {
+            rows_scanned: count(7)?,
+            values_reencrypted: count(8)?,
+            rows_reencrypted: count(9)?,
+            values_already_current: count(10)?,
+            values_null: count(11)?,
+            lost_races: count(12)?,
+        },
+    })
+}
+
+fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
+    bytes
+        .map(|bytes| Key::from_bytes(&bytes).map_err(|error| StoreError::State(error.to_string())))
+        .transpose()
+}
+
+fn damaged() -> StoreError {
+    StoreError::State("a quarantine entry is damaged".to_owned())
+}
+
+const SELECT_PLAN: &str = "SELECT id, table_name, columns, from_keys, to_key, generation, status, owner,
+    to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+    FROM reseal.plan";
+const SELECT_RANGE: &str =
+    "SELECT id, relation, lo, hi, cursor, epoch, done, rows_scanned, values_reencrypted, rows_reencrypted,
+    values_already_current, values_null, lost_races FROM reseal.range";
+
+/// "rsl0"
+const MIGRATION_LOCK: i32 = 0x7273_6c30;
+
+const SCHEMA: &str = "
+    CREATE SCHEMA IF NOT EXISTS reseal;
+    COMMENT ON SCHEMA reseal IS 'Progress of key rotations by reseal. No key material. May be dropped when no rotation is under way.';
+    CREATE TABLE IF NOT EXISTS reseal.meta (version int8 NOT NULL);
+    CREATE TABLE IF NOT EXISTS reseal.plan (
+        id text PRIMARY KEY, table_name text NOT NULL, columns text NOT NULL, from_keys text NOT NULL, to_key text NOT NULL,
+        generation int8 NOT NULL, status text NOT NULL, owner text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp(), updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
+    CREATE TABLE IF NOT EXISTS reseal.range (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, id int8 NOT NULL, relation text NOT NULL,
+        lo bytea, hi bytea, cursor bytea, epoch int8 NOT NULL, done bool NOT NULL DEFAULT false,
+        rows_scanned int8 NOT NULL DEFAULT 0, values_reencrypted int8 NOT NULL DEFAULT 0, rows_reencrypted int8 NOT NULL DEFAULT 0,
+        values_already_current int8 NOT NULL DEFAULT 0, values_null int8 NOT NULL DEFAULT 0, lost_races int8 NOT NULL DEFAULT 0,
+        updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, id)) WITH (fillfactor = 50);
+    CREATE TABLE IF NOT EXISTS reseal.quarantine (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
+        value_column int4 NOT NULL, reason text NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (plan_id, relation, row_key, value_column));
+";

@@ -1,0 +1,84 @@
+//! One operator a table: an advisory lock held by a connection of its own, freed by the server when that connection dies.
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use super::connect::Server;
+use super::error::store_error;
+use crate::store::{OperatorLock, StoreError};
+
+/// The connection that holds the lock.
+pub struct AdvisoryLock {
+    connection: PgConnection,
+    table: u32,
+}
+
+impl AdvisoryLock {
+    /// Takes the lock of the table with this oid, or says who has it. With `take_over` the holder's connection is ended first; its
+    /// workers are stopped by the fence of the ranges.
+    pub async fn take(server: &Server, table: u32, owner: &str, take_over: bool) -> Result<Self, StoreError> {
+        let mut connection = server.connect(owner).await?;
+        // The server needs a moment to notice that a killed process is gone.
+        for attempt in 0..ATTEMPTS {
+            let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
+                .bind(LOCK_CLASS)
+                .bind(table.cast_signed())
+                .fetch_one(&mut connection)
+                .await
+                .map_err(store_error)?;
+            if taken {
+                return Ok(Self { connection, table });
+            }
+            if take_over && attempt == 0 {
+                sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objid = $2::int8::oid AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+                    .bind(i64::from(LOCK_CLASS))
+                    .bind(i64::from(table))
+                    .fetch_all(&mut connection)
+                    .await
+                    .map_err(store_error)?;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        let holder = sqlx::query("SELECT a.application_name, a.usename::text, a.client_addr::text, a.backend_start::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.classid = $1::int8::oid AND l.objid = $2::int8::oid AND l.granted LIMIT 1")
+            .bind(i64::from(LOCK_CLASS))
+            .bind(i64::from(table))
+            .fetch_optional(&mut connection)
+            .await
+            .map_err(store_error)?;
+        let holder = holder.map_or_else(
+            || "somebody".to_owned(),
+            |row| {
+                let text = |at: usize| row.try_get::<Option<String>, _>(at).ok().flatten();
+                format!(
+                    "{} (database user {}, from {}, since {})",
+                    text(0).unwrap_or_default(),
+                    text(1).unwrap_or_default(),
+                    text(2).unwrap_or_else(|| "this machine".to_owned()),
+                    text(3).unwrap_or_default()
+                )
+            },
+        );
+        Err(StoreError::Held { holder })
+    }
+}
+
+#[async_trait]
+impl OperatorLock for AdvisoryLock {
+    async fn still_held(&mut self) -> Result<(), StoreError> {
+        let held: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid = $1::int8::oid AND objid = $2::int8::oid AND granted)",
+        )
+        .bind(i64::from(LOCK_CLASS))
+        .bind(i64::from(self.table))
+        .fetch_one(&mut self.connection)
+        .await
+        .map_err(store_error)?;
+        if held { Ok(()) } else { Err(StoreError::Superseded) }
+    }
+}
+
+/// "rsl1": the first half of the lock's name; the table's oid is the other.
+const LOCK_CLASS: i32 = 0x7273_6c31;
+const ATTEMPTS: u32 = 10;
+const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);

@@ -1,0 +1,90 @@
+//! PostgreSQL 14 and later, through sqlx.
+
+mod arrays;
+mod connect;
+mod control;
+mod error;
+mod intervals;
+mod lock;
+mod session;
+mod statements;
+mod survey;
+mod types;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::connect::Server;
+use super::control::Interval;
+use super::survey::{Observation, Relation, Survey, Target};
+use super::{Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+
+/// A PostgreSQL database.
+pub struct PostgresStore {
+    server: Server,
+    role: String,
+}
+
+impl PostgresStore {
+    /// A database at this `postgres://` URL; nothing is connected yet. `role` becomes the `application_name` of every connection, so
+    /// that an administrator sees who is at work.
+    pub fn new(url: &str, role: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            server: Server::parse(url)?,
+            role: role.to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn describe(&self) -> String {
+        self.server.describe().to_owned()
+    }
+
+    async fn survey(&self, target: &Target) -> Result<Survey, StoreError> {
+        let mut connection = self.server.connect(&self.role).await?;
+        let mut survey = survey::survey(&mut connection, target).await?;
+        for relation in &survey.relations {
+            for column in survey::missing_update_privileges(&mut connection, relation, &survey.values).await? {
+                survey.observations.push(Observation::MissingPrivilege(format!(
+                    "UPDATE on column {column} of {}",
+                    relation.sql_name
+                )));
+            }
+        }
+        Ok(survey)
+    }
+
+    async fn relations(&self, survey: &Survey) -> Result<Vec<Relation>, StoreError> {
+        let mut connection = self.server.connect(&self.role).await?;
+        survey::relations(&mut connection, survey.table_id).await
+    }
+
+    async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError> {
+        let mut connection = self.server.connect(&self.role).await?;
+        let relations = survey::relations(&mut connection, survey.table_id).await?;
+        intervals::intervals(&mut connection, survey, &relations, pieces, frozen).await
+    }
+
+    async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
+        let session = session::PostgresSession::open(self.server.clone(), self.role.clone(), Arc::new(survey.clone())).await?;
+        Ok(Box::new(session))
+    }
+
+    async fn lock(&self, survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        let lock = lock::AdvisoryLock::take(&self.server, survey.table_id, owner, take_over).await?;
+        Ok(Box::new(lock))
+    }
+
+    async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
+        let connection = self.server.connect(&self.role).await?;
+        Ok(Box::new(control::PostgresControl::new(connection)))
+    }
+
+    fn workers(&self) -> WorkerLimits {
+        // Two connections keep two cores of a server busy, four overlap the flushes of their commits as well.
+        WorkerLimits { default: 4, max: 64 }
+    }
+}

@@ -1,0 +1,364 @@
+//! One worker's connection: reading pages and swapping batches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::{Arguments as _, AssertSqlSafe, Row as _, ValueRef as _};
+
+use super::arrays::{BinaryArray, BinaryScalar};
+use super::connect::Server;
+use super::error::store_error;
+use super::types::{self, oid};
+use super::{statements, statements::FENCE_PARAMETERS};
+use crate::store::control::Interval;
+use crate::store::page::{Page, RowVersion, Shape};
+use crate::store::survey::{ColumnClass, Survey};
+use crate::store::value::{Cell, Key, Kind};
+use crate::store::{PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
+
+/// A connection of one worker.
+pub struct PostgresSession {
+    server: Server,
+    role: String,
+    survey: Arc<Survey>,
+    connection: Option<PgConnection>,
+    texts: HashMap<StatementKey, Arc<str>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum StatementKey {
+    Page { relation: String, lower: bool, upper: bool },
+    Swap { relation: String, witness: u8, fenced: bool },
+}
+
+impl PostgresSession {
+    /// Connects.
+    pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
+        let connection = server.connect(&role).await?;
+        Ok(Self {
+            server,
+            role,
+            survey,
+            connection: Some(connection),
+            texts: HashMap::new(),
+        })
+    }
+
+    fn text(&mut self, key: StatementKey, build: impl FnOnce(&Survey) -> String) -> Arc<str> {
+        let survey = &self.survey;
+        self.texts.entry(key).or_insert_with(|| build(survey).into()).clone()
+    }
+}
+
+fn live(connection: &mut Option<PgConnection>) -> Result<&mut PgConnection, StoreError> {
+    connection
+        .as_mut()
+        .ok_or_else(|| StoreError::Disconnected("not reconnected yet".to_owned()))
+}
+
+#[async_trait]
+impl Session for PostgresSession {
+    fn shape(&self) -> Shape {
+        Shape {
+            keys: self.survey.key.len(),
+            contexts: self.survey.contexts.len(),
+            values: self.survey.values.len(),
+        }
+    }
+
+    async fn page(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        page.clear();
+        let lower = cursor.or(interval.after.as_ref());
+        let upper = interval.upto.as_ref();
+        let key = StatementKey::Page {
+            relation: interval.relation.clone(),
+            lower: lower.is_some(),
+            upper: upper.is_some(),
+        };
+        let (has_lower, has_upper) = (lower.is_some(), upper.is_some());
+        let text = self.text(key, |survey| {
+            statements::page(survey, &interval.relation, has_lower, has_upper)
+        });
+        let mut arguments = PgArguments::default();
+        for bound in [lower, upper].into_iter().flatten() {
+            self.add_key(&mut arguments, bound)?;
+        }
+        add(&mut arguments, i64::try_from(limits.rows).unwrap_or(i64::MAX))?;
+        add(
+            &mut arguments,
+            i32::try_from(limits.value_bytes_max.min(PG_VALUE_BYTES_MAX)).unwrap_or(i32::MAX),
+        )?;
+
+        let survey = Arc::clone(&self.survey);
+        let connection = live(&mut self.connection)?;
+        let mut rows = sqlx::query_with(AssertSqlSafe(text), arguments).fetch(connection);
+        // What is left of the answer when the byte cap ends the page early is read and dropped row by row by the driver.
+        while let Some(row) = rows.try_next().await.map_err(store_error)? {
+            push_row(&survey, &row, page).map_err(store_error)?;
+            if page.byte_len() >= limits.bytes {
+                return Ok(PageEnd::More);
+            }
+        }
+        Ok(if page.len() < limits.rows {
+            PageEnd::End
+        } else {
+            PageEnd::More
+        })
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer::Set(self)
+    }
+
+    async fn reconnect(&mut self) -> Result<(), StoreError> {
+        self.connection = None;
+        self.connection = Some(self.server.connect(&self.role).await?);
+        Ok(())
+    }
+}
+
+impl PostgresSession {
+    fn add_key(&self, arguments: &mut PgArguments, key: &Key) -> Result<(), StoreError> {
+        let mut wire = Vec::new();
+        for (column, cell) in self.survey.key.iter().zip(key.cells()) {
+            wire.clear();
+            types::push_wire(column, cell, &mut wire);
+            add(
+                arguments,
+                BinaryScalar {
+                    oid: column.type_oids.0,
+                    bytes: Some(&wire),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn swap_arguments(&self, batch: &SetBatch<'_>, witness: Witness) -> Result<PgArguments, StoreError> {
+        let (page, swaps, survey) = (batch.page, batch.swaps, &*self.survey);
+        let mut arguments = PgArguments::default();
+        if let Some(fence) = batch.fence {
+            let tally = swaps.tally;
+            add(&mut arguments, fence.plan.as_str())?;
+            add(&mut arguments, fence.range)?;
+            add(&mut arguments, fence.epoch)?;
+            add(
+                &mut arguments,
+                BinaryScalar {
+                    oid: oid::BYTEA,
+                    bytes: batch.advance.cursor.as_ref().map(Key::as_bytes),
+                },
+            )?;
+            add(&mut arguments, batch.advance.done)?;
+            // A sweep looks at rows that were counted before; only what it writes is news.
+            let counts = batch.advance.cursor.is_some() || batch.advance.done;
+            for count in [tally.rows, tally.current, tally.nulls] {
+                add(&mut arguments, if counts { count.cast_signed() } else { 0 })?;
+            }
+            let held = &swaps.quarantined;
+            add(
+                &mut arguments,
+                array(oid::BYTEA_ARRAY, oid::BYTEA, held.len(), |i, out| {
+                    out.extend_from_slice(held[i].key.as_bytes());
+                    true
+                }),
+            )?;
+            add(
+                &mut arguments,
+                array(oid::INT4_ARRAY, oid::INT4, held.len(), |i, out| {
+                    out.extend_from_slice(&(held[i].column as i32).to_be_bytes());
+                    true
+                }),
+            )?;
+            add(
+                &mut arguments,
+                array(oid::TEXT_ARRAY, oid::TEXT, held.len(), |i, out| {
+                    out.extend_from_slice(held[i].reason.as_bytes());
+                    true
+                }),
+            )?;
+            add(&mut arguments, swaps.len() as i64)?;
+            debug_assert_eq!(arguments.len(), FENCE_PARAMETERS);
+        }
+        if witness != Witness::OldValue {
+            add(
+                &mut arguments,
+                array(oid::TID_ARRAY, oid::TID, swaps.len(), |i, out| {
+                    out.extend_from_slice(&page.version(swaps.row(i)).tid);
+                    true
+                }),
+            )?;
+            add(
+                &mut arguments,
+                array(oid::XID_ARRAY, oid::XID, swaps.len(), |i, out| {
+                    out.extend_from_slice(&page.version(swaps.row(i)).xmin.to_be_bytes());
+                    true
+                }),
+            )?;
+        }
+        for (at, column) in survey.key.iter().enumerate() {
+            add(
+                &mut arguments,
+                array(column.type_oids.1, column.type_oids.0, swaps.len(), |i, out| {
+                    types::push_wire(column, page.key(swaps.row(i), at), out);
+                    true
+                }),
+            )?;
+        }
+        if witness == Witness::OldValue {
+            for at in 0..survey.contexts.len() {
+                add(
+                    &mut arguments,
+                    array(oid::TEXT_ARRAY, oid::TEXT, swaps.len(), |i, out| {
+                        push_cell(page.context(swaps.row(i), at), out)
+                    }),
+                )?;
+            }
+            for (at, column) in survey.values.iter().enumerate() {
+                let (of_array, of_element) = value_oids(column.class);
+                add(
+                    &mut arguments,
+                    array(of_array, of_element, swaps.len(), |i, out| {
+                        push_cell(page.value(swaps.row(i), at), out)
+                    }),
+                )?;
+            }
+        }
+        for (at, column) in survey.values.iter().enumerate() {
+            let (of_array, of_element) = value_oids(column.class);
+            add(
+                &mut arguments,
+                array(of_array, of_element, swaps.len(), |i, out| match swaps.new_value(i, at) {
+                    Some(bytes) => {
+                        out.extend_from_slice(bytes);
+                        true
+                    }
+                    None => false,
+                }),
+            )?;
+        }
+        Ok(arguments)
+    }
+}
+
+#[async_trait]
+impl SetWriter for PostgresSession {
+    async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
+        let fenced = batch.fence.is_some();
+        let key = StatementKey::Swap {
+            relation: batch.relation.to_owned(),
+            witness: witness as u8,
+            fenced,
+        };
+        let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
+        let arguments = self.swap_arguments(batch, witness)?;
+        let row = sqlx::query_with(AssertSqlSafe(text), arguments)
+            .fetch_one(live(&mut self.connection)?)
+            .await
+            .map_err(store_error)?;
+        let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
+        let (rows, values, moved) = (count(0)?, count(1)?, count(2)?);
+        if moved == 0 {
+            return Err(StoreError::Superseded);
+        }
+        Ok(Written {
+            rows,
+            values,
+            lost_races: batch.swaps.len() as u64 - rows,
+        })
+    }
+}
+
+/// Copies a result row into the page: ctid, xmin, keys, contexts, then value and size for each encrypted column.
+fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::Error> {
+    let wire = |at: usize| -> Result<Option<&[u8]>, sqlx::Error> {
+        let value = row.try_get_raw(at)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
+    };
+    let malformed = || sqlx::Error::Protocol("unexpected ctid or xmin".to_owned());
+    let version = RowVersion {
+        tid: wire(0)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?,
+        xmin: wire(1)?
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_be_bytes)
+            .ok_or_else(malformed)?,
+    };
+    page.begin_row(version);
+    let mut scratch = [0; 8];
+    let mut at = 2;
+    for column in &survey.key {
+        page.push(types::cell(column.class, wire(at)?, &mut scratch));
+        at += 1;
+    }
+    for _ in &survey.contexts {
+        page.push(types::cell(ColumnClass::Text, wire(at)?, &mut scratch));
+        at += 1;
+    }
+    for column in &survey.values {
+        let (value, size) = (wire(at)?, wire(at + 1)?);
+        at += 2;
+        match (value, size) {
+            (None, Some(size)) => {
+                let size = size.try_into().map(i32::from_be_bytes).unwrap_or(i32::MAX);
+                scratch = u64::from(size.unsigned_abs()).to_be_bytes();
+                page.push(Cell {
+                    kind: Kind::Oversize,
+                    bytes: &scratch,
+                });
+            }
+            (value, _) => page.push(types::cell(column.class, value, &mut scratch)),
+        }
+    }
+    Ok(())
+}
+
+fn push_cell(cell: Cell<'_>, out: &mut Vec<u8>) -> bool {
+    match cell.kind {
+        Kind::Text | Kind::Bytes => {
+            out.extend_from_slice(cell.bytes);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn value_oids(class: ColumnClass) -> (u32, u32) {
+    match class {
+        ColumnClass::Bytes => (oid::BYTEA_ARRAY, oid::BYTEA),
+        _ => (oid::TEXT_ARRAY, oid::TEXT),
+    }
+}
+
+fn array<F: Fn(usize, &mut Vec<u8>) -> bool>(array_oid: u32, element_oid: u32, len: usize, write: F) -> BinaryArray<F> {
+    BinaryArray {
+        array_oid,
+        element_oid,
+        len,
+        write,
+    }
+}
+
+fn add<'q, T>(arguments: &mut PgArguments, value: T) -> Result<(), StoreError>
+where
+    T: sqlx::Encode<'q, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + 'q,
+{
+    arguments.add(value).map_err(|error| StoreError::Statement {
+        code: "client".to_owned(),
+        message: crate::store::error::without_content(&error.to_string()),
+    })
+}
+
+/// PostgreSQL's own limit of a field.
+const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

@@ -1,0 +1,205 @@
+//! The text of every statement on the rows themselves, built once per relation from quoted catalogue names.
+
+use std::fmt::Write as _;
+
+use crate::store::Witness;
+use crate::store::survey::{Column, ColumnClass, Survey};
+
+/// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), then the row
+/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts as text, then value and its size for each encrypted column.
+pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String {
+    let mut sql = String::from("SELECT t.ctid, t.xmin");
+    for key in &survey.key {
+        let _ = write!(sql, ", t.{}", key.sql_name);
+    }
+    for context in &survey.contexts {
+        let _ = write!(sql, ", t.{}::text", context.sql_name);
+    }
+    let parts = survey.key.len();
+    let (mut next, mut conditions) = (1, Vec::new());
+    for (present, operator) in [(lower, ">"), (upper, "<=")] {
+        if present {
+            conditions.push(format!("{} {operator} {}", key_row(survey), key_parameters(survey, next)));
+            next += parts;
+        }
+    }
+    for value in &survey.values {
+        let name = &value.sql_name;
+        let _ = write!(
+            sql,
+            ", CASE WHEN octet_length(t.{name}) <= ${} THEN t.{name} END, octet_length(t.{name})",
+            next + 1
+        );
+    }
+    if let Some(filter) = &survey.filter {
+        conditions.push(format!("({filter}\n)"));
+    }
+    let _ = write!(sql, " FROM ONLY {relation} t");
+    if !conditions.is_empty() {
+        let _ = write!(sql, " WHERE {}", conditions.join(" AND "));
+    }
+    let _ = write!(sql, " ORDER BY {} LIMIT ${next}", key_list(survey, ""));
+    sql
+}
+
+/// The statement that swaps a batch: with a fence also the one that advances the range and records quarantine, all in one, so that a
+/// batch is one round trip and one transaction by itself. Result: rows and values written, and rows of the range moved (0: superseded).
+///
+/// Parameters, in order: with a fence plan, range, epoch, cursor, done, rows, current, nulls, quarantine keys, columns and reasons;
+/// then tid and xid arrays unless the witness is the old value; the key arrays; with the old value context and old value arrays;
+/// and the new value arrays.
+pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> String {
+    let mut arrays = Vec::new();
+    let mut next = if fenced { FENCE_PARAMETERS + 1 } else { 1 };
+    let mut array = |sql_type: &str, alias: String| {
+        arrays.push(format!("unnest(${next}::{sql_type}[]) AS {alias}"));
+        next += 1;
+    };
+    let mut conditions = Vec::new();
+    if witness != Witness::OldValue {
+        array("tid", "tid".to_owned());
+        array("xid", "x".to_owned());
+        conditions.extend(["t.ctid = v.tid".to_owned(), "t.xmin = v.x".to_owned()]);
+    }
+    for (at, key) in survey.key.iter().enumerate() {
+        array(key_type(key), format!("k{at}"));
+        conditions.push(format!("t.{} = v.k{at}", key.sql_name));
+        if key.class == ColumnClass::Text {
+            // A collation may call two texts equal that differ in bytes.
+            conditions.push(format!(
+                "t.{}::text COLLATE \"C\" = v.k{at}::text COLLATE \"C\"",
+                key.sql_name
+            ));
+        }
+    }
+    if witness == Witness::OldValue {
+        for (at, context) in survey.contexts.iter().enumerate() {
+            array("text", format!("c{at}"));
+            conditions.push(format!(
+                "t.{}::text COLLATE \"C\" IS NOT DISTINCT FROM v.c{at} COLLATE \"C\"",
+                context.sql_name
+            ));
+        }
+        for (at, value) in survey.values.iter().enumerate() {
+            array(value_type(value), format!("o{at}"));
+            let same = match value.class {
+                ColumnClass::Text => format!("t.{}::text COLLATE \"C\" = v.o{at} COLLATE \"C\"", value.sql_name),
+                _ => format!("t.{} = v.o{at}", value.sql_name),
+            };
+            conditions.push(format!("(v.n{at} IS NULL OR {same})"));
+        }
+    }
+    let (mut assignments, mut written) = (Vec::new(), Vec::new());
+    for (at, value) in survey.values.iter().enumerate() {
+        array(value_type(value), format!("n{at}"));
+        // A column that stays is given itself: its TOAST pointer is kept, nothing is copied.
+        let new = if survey.values.len() == 1 {
+            format!("v.n{at}")
+        } else {
+            format!("coalesce(v.n{at}, t.{})", value.sql_name)
+        };
+        assignments.push(format!("{} = {new}", value.sql_name));
+        written.push(format!("(v.n{at} IS NOT NULL)::int"));
+    }
+    if fenced {
+        conditions.push("EXISTS (SELECT 1 FROM fence)".to_owned());
+    }
+
+    let source = format!("(SELECT {})", arrays.join(", "));
+    let mut ctes = Vec::new();
+    if fenced {
+        ctes.push(
+            "fence AS MATERIALIZED (SELECT relation FROM reseal.range WHERE plan_id = $1 AND id = $2 AND epoch = $3 FOR UPDATE)".to_owned(),
+        );
+    }
+    let mut from = format!("{source} v");
+    if witness == Witness::VersionSkipLocked {
+        ctes.push(format!(
+            "free AS MATERIALIZED (SELECT v.* FROM {source} v JOIN ONLY {relation} t ON t.ctid = v.tid AND t.xmin = v.x
+               FOR NO KEY UPDATE OF t SKIP LOCKED)"
+        ));
+        from = "free v".to_owned();
+    }
+    ctes.push(format!(
+        "swapped AS (UPDATE ONLY {relation} AS t SET {} FROM {from} WHERE {} RETURNING {} AS written)",
+        assignments.join(", "),
+        conditions.join(" AND "),
+        written.join(" + ")
+    ));
+    ctes.push(
+        "total AS MATERIALIZED (SELECT count(*) AS n, coalesce(sum(written), 0)::int8 AS written FROM swapped)".to_owned(),
+    );
+    if !fenced {
+        return format!("WITH {} SELECT n, written, 1::int8 FROM total", ctes.join(",\n"));
+    }
+    ctes.push(
+        "held AS (INSERT INTO reseal.quarantine (plan_id, relation, row_key, value_column, reason)
+           SELECT $1, fence.relation, q.k, q.c, q.r
+             FROM fence, (SELECT unnest($9::bytea[]) AS k, unnest($10::int4[]) AS c, unnest($11::text[]) AS r) q ON CONFLICT DO NOTHING)"
+            .to_owned(),
+    );
+    ctes.push(
+        "moved AS (UPDATE reseal.range SET cursor = coalesce($4, cursor), done = done OR $5, rows_scanned = rows_scanned + $6,
+             values_already_current = values_already_current + $7, values_null = values_null + $8,
+             rows_reencrypted = rows_reencrypted + total.n, values_reencrypted = values_reencrypted + total.written,
+             lost_races = lost_races + $12 - total.n, updated_at = clock_timestamp()
+           FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 RETURNING 1)"
+            .to_owned(),
+    );
+    format!(
+        "WITH {} SELECT n, written, (SELECT count(*) FROM moved) FROM total",
+        ctes.join(",\n")
+    )
+}
+
+/// `("a", "b")`, or `"a"` alone.
+pub fn key_row(survey: &Survey) -> String {
+    let list = key_list(survey, "t.");
+    if survey.key.len() == 1 { list } else { format!("({list})") }
+}
+
+/// The key columns, each behind `prefix`.
+pub fn key_list(survey: &Survey, prefix: &str) -> String {
+    survey
+        .key
+        .iter()
+        .map(|key| format!("{prefix}{}", key.sql_name))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn key_parameters(survey: &Survey, first: usize) -> String {
+    let list = survey
+        .key
+        .iter()
+        .enumerate()
+        .map(|(at, key)| format!("${}::{}", first + at, key_type(key)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if survey.key.len() == 1 { list } else { format!("({list})") }
+}
+
+/// The type that parameters for this key column have: its base type, so that the column's own operators and index apply.
+fn key_type(column: &Column) -> &str {
+    match column.class {
+        ColumnClass::Int(2) => "int2",
+        ColumnClass::Int(4) => "int4",
+        ColumnClass::Int(_) => "int8",
+        ColumnClass::Bytes => "bytea",
+        ColumnClass::Uuid => "uuid",
+        ColumnClass::Timestamp => "timestamp",
+        ColumnClass::TimestampTz => "timestamptz",
+        ColumnClass::Date => "date",
+        _ => &column.type_name,
+    }
+}
+
+fn value_type(column: &Column) -> &'static str {
+    match column.class {
+        ColumnClass::Bytes => "bytea",
+        _ => "text",
+    }
+}
+
+/// How many parameters stand before the arrays of a fenced swap.
+pub const FENCE_PARAMETERS: usize = 12;
