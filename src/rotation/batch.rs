@@ -1,0 +1,263 @@
+//! One batch: read, seal, swap, advance; and what follows when it does not go through.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::error::RotationError;
+use super::pace::{BatchController, Sample};
+use super::progress::{Progress, Stop};
+use super::rewriter::RefusalSlot;
+use crate::store::control::{Advance, Fence, Interval};
+use crate::store::page::{Page, Swaps, Tally};
+use crate::store::value::Key;
+use crate::store::{
+    PageEnd, PageLimits, RetryClass, RewriteStopped, Rewriter, Session, SetBatch, StoreError, Witness, Writer, Written,
+};
+
+/// What all workers of a pass share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Batch sizes, learnt together.
+    pub pace: Arc<Mutex<BatchController>>,
+    /// What is told.
+    pub progress: Arc<Progress>,
+    /// Whether to go on.
+    pub stop: Arc<Stop>,
+    /// Where rewriters leave their refusal.
+    pub refusal: RefusalSlot,
+    /// Larger values are not read.
+    pub value_bytes_max: u64,
+    /// Column names, for errors.
+    pub columns: Arc<Vec<String>>,
+}
+
+impl Shared {
+    /// How much the next page may hold.
+    pub fn limits(&self) -> PageLimits {
+        let pace = self.pace();
+        PageLimits {
+            rows: pace.rows(),
+            bytes: pace.page_bytes(),
+            value_bytes_max: self.value_bytes_max,
+        }
+    }
+
+    /// The batch sizes.
+    pub fn pace(&self) -> std::sync::MutexGuard<'_, BatchController> {
+        self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The error that a stopped rewriter left behind.
+    pub fn refused(&self) -> RotationError {
+        let refusal = self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        RotationError::refusal(refusal, &self.columns)
+    }
+
+    /// Learns from a batch and rests as the profile says.
+    async fn finish(&self, sample: Sample, busy: std::time::Duration) {
+        let rest = {
+            let mut pace = self.pace();
+            pace.record(sample);
+            self.progress
+                .batch_rows
+                .store(pace.rows() as u64, std::sync::atomic::Ordering::Relaxed);
+            pace.rest(busy)
+        };
+        self.stop.sleep(rest).await;
+    }
+}
+
+/// A worker's buffers: reused from batch to batch.
+pub struct Buffers {
+    page: Page,
+    swaps: Swaps,
+    rewriter: Option<Box<dyn Rewriter>>,
+}
+
+impl Buffers {
+    /// For a session of this shape.
+    pub fn new(session: &dyn Session, rewriter: Box<dyn Rewriter>) -> Self {
+        Self {
+            page: Page::new(session.shape()),
+            swaps: Swaps::new(session.shape().values),
+            rewriter: Some(rewriter),
+        }
+    }
+}
+
+/// Where a batch works.
+pub struct Place<'a> {
+    /// The interval.
+    pub interval: &'a Interval,
+    /// After this key of it.
+    pub cursor: Option<&'a Key>,
+    /// Ownership of the range.
+    pub fence: Option<&'a Fence>,
+    /// Whether the range's cursor and counters move; sweeps leave them.
+    pub advance: bool,
+    /// How rows are recognised.
+    pub witness: Witness,
+}
+
+/// What a batch did.
+#[derive(Debug)]
+pub struct Done {
+    /// The last key that was looked at.
+    pub cursor: Option<Key>,
+    /// Whether the interval ended.
+    pub end: PageEnd,
+    /// What was written.
+    pub written: Written,
+    /// What the values were.
+    pub tally: Tally,
+}
+
+/// An error of a batch: the database's, or the rewriter's refusal.
+pub enum BatchError {
+    /// The database's.
+    Store(StoreError),
+    /// The rewriter left a refusal.
+    Refused,
+}
+
+impl From<StoreError> for BatchError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Runs one batch. On an error nothing of it is written, except that after [`StoreError::Disconnected`] it may be.
+pub async fn run(
+    shared: &Shared,
+    session: &mut dyn Session,
+    buffers: &mut Buffers,
+    place: &Place<'_>,
+) -> Result<Done, BatchError> {
+    let limits = shared.limits();
+    let begun = Instant::now();
+    let in_place = matches!(session.writer(), Writer::InPlace(_));
+    let (done, sample) = if in_place {
+        run_in_place(session, buffers, place, limits).await?
+    } else {
+        run_set(session, buffers, place, limits).await?
+    };
+    let progress = &shared.progress;
+    if place.advance {
+        Progress::add(&progress.rows_scanned, done.tally.rows);
+        Progress::add(&progress.quarantined, done.tally.quarantined);
+    }
+    Progress::add(&progress.values_reencrypted, done.written.values);
+    Progress::add(&progress.lost_races, done.written.lost_races);
+    shared.finish(sample, begun.elapsed()).await;
+    Ok(done)
+}
+
+async fn run_set(
+    session: &mut dyn Session,
+    buffers: &mut Buffers,
+    place: &Place<'_>,
+    limits: PageLimits,
+) -> Result<(Done, Sample), BatchError> {
+    let reading = Instant::now();
+    let end = session.page(place.interval, place.cursor, limits, &mut buffers.page).await?;
+    let read = reading.elapsed();
+    seal(buffers).await.map_err(|RewriteStopped| BatchError::Refused)?;
+
+    let (page, swaps) = (&buffers.page, &buffers.swaps);
+    let cursor = page.len().checked_sub(1).map(|last| page.owned_key(last));
+    let advance = Advance {
+        cursor: cursor.clone().filter(|_| place.advance),
+        done: place.advance && end == PageEnd::End,
+    };
+    let writing = Instant::now();
+    // A sweep that found nothing writes nothing; a range still moves its cursor.
+    let written = if swaps.is_empty() && (!place.advance || place.fence.is_none()) {
+        Written::default()
+    } else {
+        let Writer::Set(writer) = session.writer() else {
+            return Err(StoreError::State("the session changed its kind".to_owned()).into());
+        };
+        let batch = SetBatch {
+            relation: &place.interval.relation,
+            page,
+            swaps,
+            fence: place.fence,
+            advance: &advance,
+        };
+        writer.swap_and_advance(&batch, place.witness).await?
+    };
+    let sample = Sample {
+        database: read + writing.elapsed(),
+        bytes: page.byte_len() + swaps.byte_len(),
+        rows: page.len(),
+    };
+    let done = Done {
+        cursor,
+        end,
+        written,
+        tally: swaps.tally,
+    };
+    Ok((done, sample))
+}
+
+/// The CPU stage, on rayon's threads: the runtime's own stay free for the other workers' connections.
+async fn seal(buffers: &mut Buffers) -> Result<(), RewriteStopped> {
+    let shape = buffers.page.shape();
+    let page = std::mem::replace(&mut buffers.page, Page::new(shape));
+    let mut swaps = std::mem::replace(&mut buffers.swaps, Swaps::new(shape.values));
+    let mut rewriter = buffers.rewriter.take().ok_or(RewriteStopped)?;
+    let (send, receive) = tokio::sync::oneshot::channel();
+    rayon::spawn(move || {
+        swaps.clear();
+        let outcome = rewriter.rewrite(&page, &mut swaps);
+        // The receiver is gone only when the whole rotation is being dropped.
+        let _ = send.send((page, swaps, rewriter, outcome));
+    });
+    let (page, swaps, rewriter, outcome) = receive.await.map_err(|_| RewriteStopped)?;
+    buffers.page = page;
+    buffers.swaps = swaps;
+    buffers.rewriter = Some(rewriter);
+    outcome
+}
+
+async fn run_in_place(
+    session: &mut dyn Session,
+    buffers: &mut Buffers,
+    place: &Place<'_>,
+    limits: PageLimits,
+) -> Result<(Done, Sample), BatchError> {
+    let rewriter = buffers.rewriter.take().ok_or(BatchError::Refused)?;
+    let Writer::InPlace(writer) = session.writer() else {
+        return Err(StoreError::State("the session changed its kind".to_owned()).into());
+    };
+    let writing = Instant::now();
+    let (rewriter, swaps, outcome) = writer
+        .rewrite_and_advance(place.interval, place.cursor, limits, rewriter, place.fence, place.advance)
+        .await;
+    buffers.rewriter = Some(rewriter);
+    let batch = match outcome {
+        Ok(batch) => batch,
+        Err(StoreError::Rewriter) => return Err(BatchError::Refused),
+        Err(error) => return Err(error.into()),
+    };
+    let sample = Sample {
+        database: writing.elapsed(),
+        bytes: batch.bytes,
+        rows: usize::try_from(swaps.tally.rows).unwrap_or(usize::MAX),
+    };
+    let done = Done {
+        cursor: batch.cursor,
+        end: batch.end,
+        written: batch.written,
+        tally: swaps.tally,
+    };
+    Ok((done, sample))
+}
+
+/// The witness of the next try: rows that somebody holds locked are passed over instead of waited for a second time.
+pub fn next_witness(class: RetryClass, present: Witness) -> Witness {
+    match (class, present) {
+        (RetryClass::LockTimeout, Witness::Version) => Witness::VersionSkipLocked,
+        _ => present,
+    }
+}

@@ -1,0 +1,162 @@
+//! Reading everything and opening every value: what the verification is made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zeroize::Zeroize as _;
+
+use super::judge::{Depth, Verdict, judge};
+use super::recipe::Recipe;
+use super::rewriter::{render_associated_data, wipe};
+use crate::store::page::{Page, Quarantined};
+
+/// Values counted per key, and those that are not as they should be.
+#[derive(Debug, Clone, Default)]
+pub struct Census {
+    /// Rows read.
+    pub rows: u64,
+    /// Values that opened, by the name of their key.
+    pub per_key: BTreeMap<String, u64>,
+    /// Values under the target key.
+    pub current: u64,
+    /// Values under a source key, or plaintext that is to be sealed.
+    pub due: u64,
+    /// NULLs.
+    pub nulls: u64,
+    /// Plaintext that is left alone.
+    pub plaintext: u64,
+    /// Values that cannot be read.
+    pub unreadable: u64,
+    /// The first of them, by relation.
+    pub unreadable_values: Vec<(String, Quarantined)>,
+    /// The first values that are still due, by relation: who still writes with the old key?
+    pub due_values: Vec<(String, Quarantined)>,
+}
+
+impl Census {
+    /// Adds another part of the table.
+    pub fn merge(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.current += other.current;
+        self.due += other.due;
+        self.nulls += other.nulls;
+        self.plaintext += other.plaintext;
+        self.unreadable += other.unreadable;
+        for (key, count) in other.per_key {
+            *self.per_key.entry(key).or_default() += count;
+        }
+        for (mine, theirs) in [
+            (&mut self.unreadable_values, other.unreadable_values),
+            (&mut self.due_values, other.due_values),
+        ] {
+            let room = LISTED_MAX.saturating_sub(mine.len());
+            mine.extend(theirs.into_iter().take(room));
+        }
+    }
+
+    /// Whether every non-null value opened under the target key.
+    pub fn is_clean(&self) -> bool {
+        self.due == 0 && self.unreadable == 0
+    }
+}
+
+/// Opens values and counts. One per worker.
+pub struct Counter {
+    recipe: Arc<Recipe>,
+    depth: Depth,
+    plain: Vec<u8>,
+    associated_data: Vec<u8>,
+    /// What was counted so far.
+    pub census: Census,
+}
+
+impl Counter {
+    /// With [`Depth::Open`] every value is opened; with [`Depth::Hint`] key ids are believed.
+    pub fn new(recipe: Arc<Recipe>, depth: Depth) -> Self {
+        Self {
+            recipe,
+            depth,
+            plain: Vec::new(),
+            associated_data: Vec::new(),
+            census: Census::default(),
+        }
+    }
+
+    /// Counts a page of `relation`.
+    pub fn count(&mut self, relation: &str, page: &Page) {
+        let recipe = Arc::clone(&self.recipe);
+        let mut current = 0;
+        for row in 0..page.len() {
+            self.census.rows += 1;
+            for (at, column) in recipe.columns.iter().enumerate() {
+                render_associated_data(column.associated_data.as_ref(), page, row, &mut self.associated_data);
+                self.plain.clear();
+                let verdict = judge(
+                    column,
+                    recipe.plaintext,
+                    page.value(row, at),
+                    &self.associated_data,
+                    self.depth,
+                    &mut self.plain,
+                );
+                match verdict {
+                    Verdict::Null => self.census.nulls += 1,
+                    Verdict::Current => current += 1,
+                    Verdict::Plaintext => self.census.plaintext += 1,
+                    Verdict::Due { source, .. } => {
+                        self.tally_key(&recipe.source_labels[source], 1);
+                        self.due(relation, page, row, at, "still under the old key");
+                    }
+                    Verdict::DuePlaintext => self.due(relation, page, row, at, "still plaintext"),
+                    Verdict::Unreadable(reason) => {
+                        self.census.unreadable += 1;
+                        if self.census.unreadable_values.len() < LISTED_MAX {
+                            let entry = entry(page, row, at, reason.to_string());
+                            self.census.unreadable_values.push((relation.to_owned(), entry));
+                        }
+                    }
+                }
+            }
+        }
+        if current > 0 {
+            self.tally_key(&recipe.target_label, current);
+            self.census.current += current;
+        }
+        wipe(&mut self.plain);
+    }
+
+    fn due(&mut self, relation: &str, page: &Page, row: usize, column: usize, why: &str) {
+        self.census.due += 1;
+        if self.census.due_values.len() < LISTED_MAX {
+            self.census
+                .due_values
+                .push((relation.to_owned(), entry(page, row, column, why.to_owned())));
+        }
+    }
+
+    fn tally_key(&mut self, label: &str, count: u64) {
+        match self.census.per_key.get_mut(label) {
+            Some(sum) => *sum += count,
+            None => {
+                self.census.per_key.insert(label.to_owned(), count);
+            }
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.plain.zeroize();
+    }
+}
+
+fn entry(page: &Page, row: usize, column: usize, reason: String) -> Quarantined {
+    Quarantined {
+        key: page.owned_key(row),
+        column,
+        reason,
+    }
+}
+
+/// Counts are exact; lists of single values stop here, so that a table that is all broken does not fill the memory.
+pub const LISTED_MAX: usize = 10_000;

@@ -1,0 +1,96 @@
+//! Workers: each has a connection, takes the next piece from a common queue, and stops when another one fails.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use super::error::RotationError;
+use super::progress::Stop;
+use crate::store::survey::Survey;
+use crate::store::{Session, Store};
+
+/// A kind of work on pieces of a table. One value per worker: it owns the worker's buffers.
+#[async_trait]
+pub trait Labour: Send {
+    /// A range or an interval.
+    type Piece: Send + 'static;
+    /// What a worker brings home.
+    type Yield: Send + 'static;
+
+    /// Works on one piece.
+    async fn work(&mut self, session: &mut dyn Session, piece: Self::Piece) -> Result<(), RotationError>;
+
+    /// Ends the worker's shift.
+    fn finish(self: Box<Self>) -> Self::Yield;
+}
+
+/// Runs `pieces` over at most `workers` connections. The first error ends the pass after the batches under way.
+pub async fn run<P, Y, L>(
+    store: &Arc<dyn Store>,
+    survey: &Arc<Survey>,
+    stop: &Arc<Stop>,
+    workers: usize,
+    step: &'static str,
+    pieces: Vec<P>,
+    labour: L,
+) -> Result<Vec<Y>, RotationError>
+where
+    P: Send + 'static,
+    Y: Send + 'static,
+    L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
+{
+    let crew = workers.min(pieces.len());
+    let queue = Arc::new(Mutex::new(VecDeque::from(pieces)));
+    let halted = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let labour = Arc::new(labour);
+    let mut shift = JoinSet::new();
+    for _ in 0..crew {
+        let (queue, halted, labour) = (Arc::clone(&queue), Arc::clone(&halted), Arc::clone(&labour));
+        let (store, survey, stop) = (Arc::clone(store), Arc::clone(survey), Arc::clone(stop));
+        shift.spawn(async move {
+            let mut session = store.session(&survey).await.map_err(RotationError::store(step))?;
+            let mut worker = labour(&*session)?;
+            loop {
+                if stop.requested() {
+                    return Err(RotationError::Stopped);
+                }
+                if halted.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
+                    break;
+                };
+                if let Err(error) = worker.work(&mut *session, piece).await {
+                    halted.store(true, std::sync::atomic::Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(worker.finish())
+        });
+    }
+    let mut yields = Vec::new();
+    let mut first_error = None;
+    while let Some(joined) = shift.join_next().await {
+        match joined {
+            Ok(Ok(result)) => yields.push(result),
+            // A request to stop is what followed from another's error, unless it is all there is.
+            Ok(Err(RotationError::Stopped)) => {
+                first_error.get_or_insert(RotationError::Stopped);
+            }
+            Ok(Err(error)) => {
+                if matches!(first_error, None | Some(RotationError::Stopped)) {
+                    first_error = Some(error);
+                }
+            }
+            Err(_) => {
+                first_error = Some(RotationError::WorkerDied);
+            }
+        }
+    }
+    match first_error {
+        Some(error) => Err(error),
+        None => Ok(yields),
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a rotation ended early, in terms of what the operator can do.
+
+use super::preflight::Finding;
+use super::recipe::RecipeError;
+use super::rewriter::Refusal;
+use crate::format::nonce::RandomFailed;
+use crate::store::StoreError;
+
+/// The end of a rotation, a plan or a verification that did not run through. Everything committed before it stays committed: every
+/// value is readable under the old or the new key, and the same command continues.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// Preflight found reasons not to start. Nothing was touched.
+    #[error("refused before the first write")]
+    Refused(Vec<Finding>),
+    /// Keys and formats do not make a rotation. Nothing was touched.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The database failed.
+    #[error("{step}: {cause}")]
+    Store {
+        /// In which step.
+        step: &'static str,
+        /// What happened.
+        #[source]
+        cause: StoreError,
+    },
+    /// Stopped on request, after a whole batch.
+    #[error("stopped on request")]
+    Stopped,
+    /// A value that was just sealed did not read back; its batch was not written.
+    #[error("column {column}, row {key}: a value that was just sealed did not open to what was sealed; its batch was not written")]
+    ReadBack {
+        /// The column.
+        column: String,
+        /// The row.
+        key: String,
+    },
+    /// An unreadable value under `--on-unreadable stop`; its batch was not written.
+    #[error("column {column}, row {key}: {reason}; its batch was not written")]
+    Unreadable {
+        /// The column.
+        column: String,
+        /// The row.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// The operating system's random generator failed.
+    #[error(transparent)]
+    Random(#[from] RandomFailed),
+    /// A task of ours died.
+    #[error("a worker ended unexpectedly")]
+    WorkerDied,
+}
+
+impl RotationError {
+    /// An error of the database in a step.
+    pub fn store(step: &'static str) -> impl Fn(StoreError) -> Self {
+        move |cause| Self::Store { step, cause }
+    }
+
+    /// What the rewriter refused.
+    pub fn refusal(refusal: Option<Refusal>, columns: &[String]) -> Self {
+        match refusal {
+            Some(Refusal::ReadBack { column, key }) => Self::ReadBack { column, key },
+            Some(Refusal::Unreadable(entry)) => Self::Unreadable {
+                column: columns.get(entry.column).cloned().unwrap_or_default(),
+                key: entry.key.cells().map(|cell| cell.to_text()).collect::<Vec<_>>().join(", "),
+                reason: entry.reason,
+            },
+            None => Self::WorkerDied,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The main job: take a table of sealed values from one key to another while an application reads and writes it, and prove it.
+//!
+//! ```text
+//! prepare ─► plan ─► lock, claim ─► re-encrypt (ranges) ─► sweep until two are clean ─► verify ─► verified
+//! ```
+//!
+//! This is the only place where keys, formats and databases meet. Whatever stops a run — a signal, kill -9, a lost connection, a
+//! full disk — the same call continues it: cursors are committed with the rows they speak of.
+
+mod batch;
+pub mod census;
+mod crew;
+pub mod error;
+mod judge;
+pub mod pace;
+mod passes;
+pub mod plan;
+pub mod preflight;
+pub mod progress;
+mod range;
+pub mod recipe;
+mod retry;
+mod rewriter;
+mod run;
+
+use std::time::Duration;
+
+pub use error::RotationError;
+pub use passes::AWAY_MAX_DEFAULT;
+pub use rewriter::OnUnreadable;
+pub use run::{RotationReport, VerifyReport, rotate, verify};
+
+use pace::Profile;
+use recipe::Recipe;
+
+/// What to rotate, and how.
+pub struct Job {
+    /// The table, as the operator typed it.
+    pub table: String,
+    /// Restricts the rows.
+    pub filter: Option<String>,
+    /// Columns, formats and keys.
+    pub recipe: Recipe,
+    /// The rest.
+    pub options: Options,
+}
+
+/// How to go about it. The default is what suits a production database.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections; the store proposes a number.
+    pub workers: Option<usize>,
+    /// Rows of a batch; found by measurement otherwise.
+    pub batch_rows: Option<usize>,
+    /// How gently.
+    pub profile: Profile,
+    /// What values that cannot be read do.
+    pub on_unreadable: OnUnreadable,
+    /// Whether progress is kept in the database.
+    pub state: bool,
+    /// Whether to wrest the table from a holder that hangs.
+    pub take_over: bool,
+    /// How this run names itself to others.
+    pub owner: String,
+    /// Findings that the operator has accepted by name.
+    pub accepted: Vec<String>,
+    /// Larger values are quarantined unread, bytes.
+    pub value_bytes_max: u64,
+    /// How long a server may be away in one go.
+    pub away_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            batch_rows: None,
+            profile: Profile::default(),
+            on_unreadable: OnUnreadable::default(),
+            state: true,
+            take_over: false,
+            owner: "reseal".to_owned(),
+            accepted: Vec::new(),
+            value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+            away_max: AWAY_MAX_DEFAULT,
+        }
+    }
+}
+
+/// Four workers with one such value each still fit into a small container.
+pub const VALUE_BYTES_MAX_DEFAULT: u64 = 16 << 20;

@@ -1,0 +1,240 @@
+//! How large a batch is, and how long to rest between two: the application comes first.
+//!
+//! The controller is a pure function of its samples (time and bytes of each batch), so that recorded traces can test it.
+
+use std::time::Duration;
+
+/// How much of the database's time a rotation may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Small batches and long rests: for a database that is busy with its application.
+    Gentle,
+    /// Batches of milliseconds, no rests.
+    #[default]
+    Balanced,
+    /// Larger batches.
+    Fast,
+}
+
+/// The numbers of a profile.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaceLimits {
+    /// What a batch should take in the database. Shorter locks below, less overhead above; 10–500 ms is sane.
+    pub target: Duration,
+    /// Rows of the first batch.
+    pub rows_start: usize,
+    /// Never fewer rows: below this, round trips are most of the work.
+    pub rows_min: usize,
+    /// Never more rows: bounds locks and memory.
+    pub rows_max: usize,
+    /// Old and new bytes of a batch. Each worker holds about six times this at its peak.
+    pub bytes_max: usize,
+    /// Rest after a batch, as a share of the time that it took.
+    pub rest_ratio: f64,
+    /// Workers, as a share of what the store proposes.
+    pub workers_share: f64,
+}
+
+impl Profile {
+    /// The numbers. `single_writer` is a database that stops all other writers while a batch runs (SQLite).
+    pub fn limits(self, single_writer: bool) -> PaceLimits {
+        let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
+            (Self::Gentle, false) => (20, 100, 500, 2.0, 0.5),
+            (Self::Balanced, false) => (100, 1_000, 2_000, 0.0, 1.0),
+            (Self::Fast, false) => (250, 2_000, 4_000, 0.0, 1.0),
+            (Self::Gentle, true) => (2, 50, 250, 4.0, 1.0),
+            (Self::Balanced, true) => (10, 500, 2_000, 0.1, 1.0),
+            (Self::Fast, true) => (20, 2_000, 5_000, 0.0, 1.0),
+        };
+        PaceLimits {
+            target: Duration::from_millis(target_ms),
+            rows_start,
+            rows_min: 10,
+            rows_max,
+            bytes_max: 1 << 20,
+            rest_ratio,
+            workers_share,
+        }
+    }
+}
+
+/// What a batch cost. Database time only: no queueing, no encryption, no rest.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Statement and commit.
+    pub database: Duration,
+    /// Old and new values.
+    pub bytes: usize,
+    /// Rows read.
+    pub rows: usize,
+}
+
+/// Finds the number of rows whose batch takes the target time and stays under the byte cap.
+#[derive(Debug)]
+pub struct BatchController {
+    limits: PaceLimits,
+    rows: usize,
+    samples: Vec<Sample>,
+}
+
+impl BatchController {
+    /// Starts with the profile's first batch. `fixed` is the operator's own number, which then never grows.
+    pub fn new(mut limits: PaceLimits, fixed: Option<usize>) -> Self {
+        if let Some(rows) = fixed {
+            limits.rows_start = rows.max(1);
+            limits.rows_max = rows.max(1);
+            limits.rows_min = limits.rows_min.min(rows.max(1));
+        }
+        Self {
+            rows: limits.rows_start,
+            limits,
+            samples: Vec::with_capacity(WINDOW),
+        }
+    }
+
+    /// Rows of the next batch.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The byte cap of a page: half of a batch's, since new values are about as large as old ones.
+    pub fn page_bytes(&self) -> usize {
+        self.limits.bytes_max / 2
+    }
+
+    /// Learns from a batch. Every [`WINDOW`] batches the size moves, by a half at most; a batch far beyond the target cuts it at once.
+    pub fn record(&mut self, sample: Sample) {
+        if sample.database > self.limits.target * PANIC_FACTOR {
+            self.cut();
+            return;
+        }
+        // A short page at the end of a range says nothing about a full one.
+        if sample.rows * 2 < self.rows {
+            return;
+        }
+        self.samples.push(sample);
+        if self.samples.len() < WINDOW {
+            return;
+        }
+        let target = self.limits.target.as_secs_f64();
+        let time = percentile_90(self.samples.iter().map(|s| s.database.as_secs_f64()));
+        let bytes = percentile_90(self.samples.iter().map(|s| s.bytes as f64));
+        let by_time = if time > 0.0 { target / time } else { f64::INFINITY };
+        let by_bytes = if bytes > 0.0 {
+            self.limits.bytes_max as f64 / bytes
+        } else {
+            f64::INFINITY
+        };
+        let factor = by_time.min(by_bytes).clamp(SHRINK_MOST, GROW_MOST);
+        self.resize((self.rows as f64 * factor) as usize);
+    }
+
+    /// Something timed out or deadlocked: a tenth, at once.
+    pub fn cut(&mut self) {
+        self.resize(self.rows / 10);
+    }
+
+    /// The rest after a batch that took `busy`.
+    pub fn rest(&self, busy: Duration) -> Duration {
+        busy.mul_f64(self.limits.rest_ratio)
+    }
+
+    fn resize(&mut self, rows: usize) {
+        self.rows = rows.clamp(self.limits.rows_min, self.limits.rows_max);
+        self.samples.clear();
+    }
+}
+
+fn percentile_90(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * 9 / 10).copied().unwrap_or(0.0)
+}
+
+/// Batches between two changes of size: fewer chase noise, more are slow to yield.
+pub const WINDOW: usize = 10;
+/// A batch this many times over the target is not noise.
+const PANIC_FACTOR: u32 = 5;
+const SHRINK_MOST: f64 = 0.5;
+const GROW_MOST: f64 = 1.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `cost(rows) -> (milliseconds, bytes)` for a number of batches and returns the sizes that were used.
+    fn trace(batches: usize, cost: impl Fn(usize, usize) -> (f64, usize)) -> Vec<usize> {
+        let mut controller = BatchController::new(Profile::Balanced.limits(false), None);
+        (0..batches)
+            .map(|at| {
+                let rows = controller.rows();
+                let (ms, bytes) = cost(at, rows);
+                controller.record(Sample {
+                    database: Duration::from_secs_f64(ms / 1000.0),
+                    bytes,
+                    rows,
+                });
+                rows
+            })
+            .collect()
+    }
+
+    #[test]
+    fn fast_narrow_rows_grow_to_the_ceiling_and_stay() {
+        let sizes = trace(200, |_, rows| (rows as f64 * 0.01, rows * 100));
+        assert_eq!(sizes[199], 2_000);
+    }
+
+    #[test]
+    fn wide_rows_settle_at_the_byte_cap() {
+        let sizes = trace(300, |_, rows| (rows as f64 * 0.001, rows * 8_192));
+        let settled = &sizes[200..];
+        assert!(settled.iter().all(|rows| rows * 8_192 <= (1 << 20) * 3 / 2), "{settled:?}");
+        assert!(settled.iter().all(|rows| *rows >= 64), "{settled:?}");
+    }
+
+    #[test]
+    fn a_tenfold_slow_down_is_followed_and_left_again_without_a_sawtooth() {
+        let sizes = trace(600, |at, rows| {
+            let slow = if (200..400).contains(&at) { 10.0 } else { 1.0 };
+            (rows as f64 * 0.05 * slow, rows * 100)
+        });
+        let during = &sizes[300..400];
+        assert!(during.iter().all(|rows| *rows as f64 * 0.5 <= 150.0), "{during:?}");
+        assert!(during.iter().max().unwrap() <= &(during.iter().min().unwrap() * 2), "{during:?}");
+        assert!(sizes[599] >= 1_500, "{}", sizes[599]);
+    }
+
+    #[test]
+    fn a_stall_cuts_to_a_tenth_at_once() {
+        let sizes = trace(2, |at, _| (if at == 0 { 5_000.0 } else { 1.0 }, 100));
+        assert_eq!(sizes, [1_000, 100]);
+    }
+
+    #[test]
+    fn short_pages_of_a_sparse_range_do_not_teach_anything() {
+        let mut controller = BatchController::new(Profile::Balanced.limits(false), None);
+        for _ in 0..100 {
+            controller.record(Sample {
+                database: Duration::from_micros(50),
+                bytes: 10,
+                rows: 3,
+            });
+        }
+        assert_eq!(controller.rows(), 1_000);
+    }
+
+    #[test]
+    fn the_operators_number_is_kept() {
+        let mut controller = BatchController::new(Profile::Fast.limits(false), Some(7));
+        for _ in 0..50 {
+            controller.record(Sample {
+                database: Duration::from_micros(1),
+                bytes: 1,
+                rows: 7,
+            });
+        }
+        assert_eq!(controller.rows(), 7);
+    }
+}

@@ -1,0 +1,195 @@
+//! The three ways over a table: re-encrypt by ranges, sweep, verify.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::batch::{Buffers, Shared};
+use super::census::{Census, Counter};
+use super::crew::Labour;
+use super::error::RotationError;
+use super::progress::Progress;
+use super::range::RangeWork;
+use super::recipe::Recipe;
+use super::retry::Patience;
+use crate::store::control::{Counters, Fence, Interval, Range};
+use crate::store::page::Page;
+use crate::store::value::Key;
+use crate::store::{PageEnd, Session};
+
+/// Re-encrypts ranges from their cursors on.
+pub struct ReEncrypt {
+    /// How ranges are worked on.
+    pub work: RangeWork,
+    /// The worker's buffers.
+    pub buffers: Buffers,
+    /// What was done.
+    pub counters: Counters,
+}
+
+#[async_trait]
+impl Labour for ReEncrypt {
+    type Piece = Range;
+    type Yield = Counters;
+
+    async fn work(&mut self, session: &mut dyn Session, range: Range) -> Result<(), RotationError> {
+        self.counters += self.work.run(session, &mut self.buffers, &range).await?;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Counters {
+        self.counters
+    }
+}
+
+/// An interval to be swept, with the fence under which rows of its relation may be written.
+pub struct SweepPiece {
+    /// The interval.
+    pub interval: Interval,
+    /// Ownership of a range of the same relation; `None` with `--no-state`.
+    pub fence: Option<Fence>,
+}
+
+/// Reads everything and rewrites what is still due. Reading alone writes nothing.
+pub struct Sweep {
+    /// How rows are written.
+    pub work: RangeWork,
+    /// The worker's buffers for writing.
+    pub buffers: Buffers,
+    /// Looks, believing key ids.
+    pub counter: Counter,
+    /// The page that is looked at.
+    pub page: Page,
+    /// What was rewritten.
+    pub counters: Counters,
+}
+
+#[async_trait]
+impl Labour for Sweep {
+    type Piece = SweepPiece;
+    type Yield = (Census, Counters);
+
+    async fn work(&mut self, session: &mut dyn Session, piece: SweepPiece) -> Result<(), RotationError> {
+        let mut cursor: Option<Key> = None;
+        loop {
+            let due_before = self.counter.census.due;
+            let end = read(&self.work, session, &piece.interval, cursor.as_ref(), &mut self.page).await?;
+            self.counter.count(&piece.interval.relation, &self.page);
+            Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
+            let last = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
+            if self.counter.census.due > due_before {
+                let part = Interval {
+                    relation: piece.interval.relation.clone(),
+                    after: cursor.clone().or_else(|| piece.interval.after.clone()),
+                    upto: last.clone(),
+                };
+                let written = self
+                    .work
+                    .retry_lost(session, &mut self.buffers, &part, piece.fence.as_ref())
+                    .await?;
+                self.counters.rows_reencrypted += written.rows;
+                self.counters.values_reencrypted += written.values;
+            }
+            if end == PageEnd::End {
+                Progress::add(&self.work.shared.progress.ranges_done, 1);
+                return Ok(());
+            }
+            cursor = last;
+        }
+    }
+
+    fn finish(self: Box<Self>) -> (Census, Counters) {
+        let mut sweep = *self;
+        (std::mem::take(&mut sweep.counter.census), sweep.counters)
+    }
+}
+
+/// Opens every value. Writes nothing.
+pub struct Verify {
+    /// How reading is retried.
+    pub work: RangeWork,
+    /// Opens and counts.
+    pub counter: Counter,
+    /// The page that is looked at.
+    pub page: Page,
+}
+
+#[async_trait]
+impl Labour for Verify {
+    type Piece = Interval;
+    type Yield = Census;
+
+    async fn work(&mut self, session: &mut dyn Session, interval: Interval) -> Result<(), RotationError> {
+        let mut cursor: Option<Key> = None;
+        loop {
+            let end = read(&self.work, session, &interval, cursor.as_ref(), &mut self.page).await?;
+            self.counter.count(&interval.relation, &self.page);
+            Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
+            if end == PageEnd::End {
+                Progress::add(&self.work.shared.progress.ranges_done, 1);
+                return Ok(());
+            }
+            cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Census {
+        let mut verify = *self;
+        std::mem::take(&mut verify.counter.census)
+    }
+}
+
+/// Reads one page, patiently. Reading twice harms nobody.
+async fn read(
+    work: &RangeWork,
+    session: &mut dyn Session,
+    interval: &Interval,
+    cursor: Option<&Key>,
+    page: &mut Page,
+) -> Result<PageEnd, RotationError> {
+    let mut patience = Patience::new(work.away_max);
+    loop {
+        if work.shared.stop.requested() {
+            return Err(RotationError::Stopped);
+        }
+        match session.page(interval, cursor, work.shared.limits(), page).await {
+            Ok(end) => return Ok(end),
+            Err(error) => {
+                work.recover(session, &mut patience, error).await?;
+            }
+        }
+    }
+}
+
+/// Builds the labour of each pass for a session.
+#[derive(Clone)]
+pub struct Workshop {
+    /// How ranges are worked on.
+    pub work: RangeWork,
+    /// What is done to values.
+    pub recipe: Arc<Recipe>,
+    /// What unreadable values do.
+    pub on_unreadable: super::rewriter::OnUnreadable,
+}
+
+impl Workshop {
+    /// A rewriter with nonces of its own.
+    pub fn buffers(&self, session: &dyn Session) -> Result<Buffers, RotationError> {
+        let rewriter = super::rewriter::Resealer::new(
+            Arc::clone(&self.recipe),
+            self.on_unreadable,
+            crate::format::nonce::seeded()?,
+            Arc::clone(&self.work.shared.refusal),
+        );
+        Ok(Buffers::new(session, Box::new(rewriter)))
+    }
+
+    /// What workers share.
+    pub fn shared(&self) -> &Shared {
+        &self.work.shared
+    }
+}
+
+/// How long a server may be away in one go, unless the operator says otherwise.
+pub const AWAY_MAX_DEFAULT: Duration = Duration::from_secs(120);

@@ -1,0 +1,177 @@
+//! What a rotation would meet: the survey, a sample of values opened under both keys, estimates. Changes nothing.
+
+use std::sync::Arc;
+
+use super::{Job, Options};
+use super::census::{Census, Counter};
+use super::error::RotationError;
+use super::judge::Depth;
+use super::preflight::{self, Finding, Purpose};
+use super::recipe::{Position, Recipe};
+use crate::store::page::Page;
+use crate::store::survey::{Survey, Target};
+use crate::store::{PageEnd, PageLimits, Store};
+
+/// What `reseal plan` reports.
+#[derive(Debug)]
+pub struct PlanReport {
+    /// The catalogue's facts.
+    pub survey: Arc<Survey>,
+    /// What they mean.
+    pub findings: Vec<Finding>,
+    /// What the sampled values are.
+    pub sample: Census,
+    /// Bytes of an average row's encrypted values.
+    pub mean_value_bytes: f64,
+}
+
+impl PlanReport {
+    /// Bytes that would be rewritten.
+    pub fn bytes_to_rewrite(&self) -> u64 {
+        (self.mean_value_bytes * self.survey.rows_estimate as f64) as u64
+    }
+}
+
+/// A job joined with its table.
+pub struct Prepared {
+    /// The catalogue's facts.
+    pub survey: Arc<Survey>,
+    /// Formats and keys, knowing where their columns stand.
+    pub recipe: Arc<Recipe>,
+    /// What was pointed at.
+    pub target: Target,
+    /// How to go about it.
+    pub options: Options,
+}
+
+/// Reads the catalogue and tells the recipe where its columns stand. Writes nothing.
+pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationError> {
+    let failed = RotationError::store("preflight");
+    let mut recipe = job.recipe;
+    let mut target = Target {
+        table: job.table,
+        columns: recipe.columns.iter().map(|column| column.name.clone()).collect(),
+        context_columns: Vec::new(),
+        filter: job.filter,
+    };
+    let mut survey = store.survey(&target).await.map_err(&failed)?;
+    target.context_columns = context_columns(&recipe, &survey);
+    if !target.context_columns.is_empty() {
+        survey = store.survey(&target).await.map_err(&failed)?;
+    }
+    bind(&mut recipe, &survey)?;
+    Ok(Prepared {
+        survey: Arc::new(survey),
+        recipe: Arc::new(recipe),
+        target,
+        options: job.options,
+    })
+}
+
+/// Template columns that are not part of the key.
+fn context_columns(recipe: &Recipe, survey: &Survey) -> Vec<String> {
+    let mut names = recipe.template_columns();
+    names.retain(|name| !survey.key.iter().any(|key| key.name.eq_ignore_ascii_case(name)));
+    names
+}
+
+fn bind(recipe: &mut Recipe, survey: &Survey) -> Result<(), RotationError> {
+    for (column, value) in recipe.columns.iter_mut().zip(&survey.values) {
+        column.name.clone_from(&value.name);
+        column.max_len = value.max_len;
+        let Some(bound) = &mut column.associated_data else {
+            continue;
+        };
+        bound.positions = bound
+            .template
+            .columns()
+            .map(|name| {
+                let key = survey.key.iter().position(|key| key.name.eq_ignore_ascii_case(name));
+                let context = survey.contexts.iter().position(|context| context.name.eq_ignore_ascii_case(name));
+                key.map(Position::Key).or_else(|| context.map(Position::Context)).ok_or_else(|| {
+                    RotationError::store("preflight")(crate::store::StoreError::Refused(format!(
+                        "--aad names the column {}, which {} does not have",
+                        name.escape_debug(),
+                        survey.table
+                    )))
+                })
+            })
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(())
+}
+
+/// Samples and judges. Writes nothing.
+pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose) -> Result<PlanReport, RotationError> {
+    let (survey, recipe) = (&prepared.survey, &prepared.recipe);
+    let mut findings = preflight::findings(survey, recipe, purpose, &prepared.options.accepted);
+    let (sample, mean_value_bytes) = if findings.iter().any(blocks_reading) {
+        (Census::default(), 0.0)
+    } else {
+        sample(&**store, survey, recipe, prepared.options.value_bytes_max).await?
+    };
+    let values = sample.current + sample.due + sample.unreadable;
+    if purpose == Purpose::Write && values >= SAMPLE_JUDGED_MIN && sample.unreadable == values {
+        findings.insert(0, nothing_opens(values));
+    }
+    Ok(PlanReport {
+        survey: Arc::clone(survey),
+        findings,
+        sample,
+        mean_value_bytes,
+    })
+}
+
+fn nothing_opens(values: u64) -> Finding {
+    Finding {
+        severity: preflight::Severity::Refuse,
+        name: "no-value-opens".to_owned(),
+        what: format!("none of {values} sampled values opens under the old or the new key"),
+        advice: "check the keys, --format and --aad".to_owned(),
+    }
+}
+
+fn blocks_reading(finding: &Finding) -> bool {
+    finding.severity == preflight::Severity::Refuse
+        && matches!(
+            finding.name.as_str(),
+            "no-key" | "key-type" | "key-width" | "row-security" | "not-a-table" | "where" | "value-type"
+        ) || (finding.name == "privilege" && finding.what.contains("SELECT"))
+}
+
+/// About a thousand rows from several places of the table, each value opened.
+async fn sample(
+    store: &dyn Store,
+    survey: &Survey,
+    recipe: &Arc<Recipe>,
+    value_bytes_max: u64,
+) -> Result<(Census, f64), RotationError> {
+    let failed = RotationError::store("preflight");
+    let intervals = store.intervals(survey, SAMPLE_PLACES, false).await.map_err(&failed)?;
+    let mut session = store.session(survey).await.map_err(&failed)?;
+    let mut page = Page::new(session.shape());
+    let mut counter = Counter::new(Arc::clone(recipe), Depth::Open);
+    let rows = (SAMPLE_ROWS / intervals.len().max(1)).max(1);
+    let mut bytes = 0;
+    for interval in intervals.iter().take(SAMPLE_PLACES * 2) {
+        let limits = PageLimits {
+            rows,
+            bytes: SAMPLE_BYTES / SAMPLE_PLACES,
+            value_bytes_max,
+        };
+        let _: PageEnd = session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
+        for row in 0..page.len() {
+            bytes += (0..page.shape().values).map(|at| page.value(row, at).bytes.len()).sum::<usize>();
+        }
+        counter.count(&interval.relation, &page);
+    }
+    let census = std::mem::take(&mut counter.census);
+    let mean = if census.rows == 0 { 0.0 } else { bytes as f64 / census.rows as f64 };
+    Ok((census, mean))
+}
+
+const SAMPLE_ROWS: usize = 1_000;
+const SAMPLE_PLACES: usize = 10;
+const SAMPLE_BYTES: usize = 4 << 20;
+/// A small table may be all broken and still deserves its list; a large one that opens nowhere was given the wrong key.
+const SAMPLE_JUDGED_MIN: u64 = 100;

@@ -1,0 +1,239 @@
+//! Reasons not to start, and things to know first. Facts come from the survey; here they are judged, one rule each.
+
+use super::recipe::Recipe;
+use crate::store::survey::{Column, ColumnClass, Observation, Survey};
+
+/// What a finding means for the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a line.
+    Note,
+    /// The operator must accept it by name (`--accept`).
+    Ask,
+    /// The run is refused.
+    Refuse,
+}
+
+/// A judged fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it means.
+    pub severity: Severity,
+    /// A stable short name, which `--accept` takes: `trigger:audit_customers`.
+    pub name: String,
+    /// What was found, where.
+    pub what: String,
+    /// What the operator can do.
+    pub advice: String,
+}
+
+/// Whether rows will be written: a verification asks for less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Values are rewritten.
+    Write,
+    /// Values are only read.
+    Read,
+}
+
+/// Judges a survey.
+pub fn findings(survey: &Survey, recipe: &Recipe, purpose: Purpose, accepted: &[String]) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = survey.observations.iter().map(|fact| judge(fact, purpose)).collect();
+    findings.extend(key_findings(&survey.key));
+    for (column, value) in recipe.columns.iter().zip(&survey.values) {
+        findings.extend(value_findings(value, column.to.name(), column.to.is_text()));
+    }
+    for finding in &mut findings {
+        if finding.severity == Severity::Ask && accepted.iter().any(|name| *name == finding.name) {
+            finding.severity = Severity::Note;
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// Whether the run may start.
+pub fn allows(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.severity == Severity::Note)
+}
+
+fn judge(fact: &Observation, purpose: Purpose) -> Finding {
+    let refuse_writing = match purpose {
+        Purpose::Write => Severity::Refuse,
+        Purpose::Read => Severity::Note,
+    };
+    let ask_writing = match purpose {
+        Purpose::Write => Severity::Ask,
+        Purpose::Read => Severity::Note,
+    };
+    match fact {
+        Observation::NoUsableKey(why) => finding(
+            Severity::Refuse,
+            "no-key",
+            format!("rows cannot be told apart: {why}"),
+            "add a primary key, or a unique index over NOT NULL columns",
+        ),
+        Observation::KeyIs(key) => finding(Severity::Note, "key", format!("rows are told apart by {key}"), ""),
+        Observation::Generated(column) => finding(
+            Severity::Refuse,
+            "generated",
+            format!("column {column} is generated: the database computes it, nobody can write it"),
+            "rotate the column that it is computed from",
+        ),
+        Observation::UpdateTrigger(name) => finding(
+            ask_writing,
+            &format!("trigger:{name}"),
+            format!("trigger {name} fires on every rewritten row and may change other data or send messages"),
+            &format!("accept it with --accept trigger:{name}, or disable it for the rotation"),
+        ),
+        Observation::Rule(name) => finding(
+            refuse_writing,
+            &format!("rule:{name}"),
+            format!("rule {name} rewrites updates of this table: what would be written is not what was asked"),
+            "drop the rule, or rotate the table behind it",
+        ),
+        Observation::IndexOnValue { index, column, unique } => finding(
+            Severity::Note,
+            &format!("index:{index}"),
+            format!(
+                "{}index {index} covers the encrypted column {column}: every rewritten row writes it too",
+                if *unique { "unique " } else { "" }
+            ),
+            "an index over randomised ciphertext finds nothing; consider dropping it",
+        ),
+        Observation::ForeignKeyOnValue(name) => finding(
+            refuse_writing,
+            &format!("foreign-key:{name}"),
+            format!("foreign key {name} ties an encrypted column to another table: new ciphertext breaks the tie"),
+            "drop the constraint: equal plaintexts have different ciphertexts",
+        ),
+        Observation::CheckOnValue(name) => finding(
+            Severity::Note,
+            &format!("check:{name}"),
+            format!("CHECK constraint {name} judges an encrypted column and may refuse new values"),
+            "",
+        ),
+        Observation::RowSecurity => finding(
+            Severity::Refuse,
+            "row-security",
+            "row-level security hides rows from this user: what is hidden would stay under the old key".to_owned(),
+            "connect as the table's owner or as a role with BYPASSRLS",
+        ),
+        Observation::ReadOnlyServer(why) => finding(
+            refuse_writing,
+            "read-only",
+            format!("this server does not take writes: {why}"),
+            "connect to the primary",
+        ),
+        Observation::MissingPrivilege(what) => finding(
+            if what.starts_with("UPDATE") { refuse_writing } else { Severity::Refuse },
+            "privilege",
+            format!("this user lacks a privilege: {what}"),
+            "grant it, or connect as another user",
+        ),
+        Observation::NotATable(what) => finding(
+            Severity::Refuse,
+            "not-a-table",
+            format!("this is {what}"),
+            "name the table that holds the rows",
+        ),
+        Observation::ForeignLeaf(name) => finding(
+            Severity::Refuse,
+            "foreign-leaf",
+            format!("{name} under this table is not a plain table: its rows cannot be swapped here"),
+            "rotate it where its rows are stored, and detach it here",
+        ),
+        Observation::Leaves(count) => finding(Severity::Note, "leaves", format!("its rows are in {count} partitions"), ""),
+        Observation::ChangeCapture(what) => finding(
+            Severity::Note,
+            "change-capture",
+            format!("{what} carries every rewritten row to its consumers"),
+            "make sure that they keep up",
+        ),
+        Observation::Replicas(count) => finding(
+            Severity::Note,
+            "replicas",
+            format!("{count} replica(s) follow this server"),
+            "watch their lag, or set --max-replica-lag",
+        ),
+        Observation::BadFilter(why) => finding(
+            Severity::Refuse,
+            "where",
+            format!("--where is not a condition on this table: {why}"),
+            "give one SQL expression that is true or false for a row",
+        ),
+        Observation::SeveralNames(count) => finding(
+            Severity::Refuse,
+            "several-names",
+            format!("{count} names lead to this database file: writers through different names corrupt it"),
+            "remove the other hard links",
+        ),
+        Observation::JournalMode(mode) => finding(
+            Severity::Note,
+            "journal-mode",
+            format!("the journal mode is {mode}"),
+            if mode.eq_ignore_ascii_case("wal") {
+                ""
+            } else {
+                "readers wait while a batch commits; WAL mode would let them go on"
+            },
+        ),
+        Observation::Note(text) => finding(Severity::Note, "note", text.clone(), ""),
+    }
+}
+
+fn key_findings(key: &[Column]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if key.len() > KEY_COLUMNS_MAX {
+        findings.push(finding(
+            Severity::Refuse,
+            "key-width",
+            format!("the key has {} columns, at most {KEY_COLUMNS_MAX} are handled", key.len()),
+            "add a unique index over fewer NOT NULL columns",
+        ));
+    }
+    for column in key {
+        let why = match column.class {
+            ColumnClass::Float => "floating point: two values that print alike may differ",
+            ColumnClass::Padded => "padded with blanks: its bytes are not kept",
+            ColumnClass::Unsupported => "a type whose order and equality are not known here",
+            _ => continue,
+        };
+        findings.push(finding(
+            Severity::Refuse,
+            "key-type",
+            format!("key column {} is {}: {why}", column.name, column.type_name),
+            "add a unique index over NOT NULL columns of integer, text, bytes, uuid or time type",
+        ));
+    }
+    findings
+}
+
+fn value_findings(value: &Column, format: &str, format_is_text: bool) -> Option<Finding> {
+    let why = match value.class {
+        ColumnClass::Text if !format_is_text => {
+            format!("holds text, and {format} writes bytes: use {format}-base64, or a column of bytes")
+        }
+        ColumnClass::Text | ColumnClass::Bytes | ColumnClass::Dynamic => return None,
+        ColumnClass::Padded => "is padded with blanks: ciphertext would not come back as it was written".to_owned(),
+        _ => "holds neither text nor bytes".to_owned(),
+    };
+    Some(finding(
+        Severity::Refuse,
+        "value-type",
+        format!("column {} ({}) {why}", value.name, value.type_name),
+        "",
+    ))
+}
+
+fn finding(severity: Severity, name: &str, what: String, advice: &str) -> Finding {
+    Finding {
+        severity,
+        name: name.to_owned(),
+        what,
+        advice: advice.to_owned(),
+    }
+}
+
+/// What cursors and statements are built and tested for.
+const KEY_COLUMNS_MAX: usize = 4;

@@ -1,0 +1,225 @@
+//! Working through one range to its end, whatever the database does meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::{self, BatchError, Buffers, Place, Shared};
+use super::error::RotationError;
+use super::progress::Progress;
+use super::retry::{Patience, Remedy};
+use crate::store::control::{Counters, Fence, Interval, Range};
+use crate::store::page::Tally;
+use crate::store::value::Key;
+use crate::store::{PageEnd, Session, Store, StoreError, Witness, Written};
+
+/// What is needed to work on ranges.
+#[derive(Clone)]
+pub struct RangeWork {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// What workers share.
+    pub shared: Shared,
+    /// The plan; `None` with `--no-state`.
+    pub plan: Option<String>,
+    /// How long a server may be away.
+    pub away_max: Duration,
+    /// The step, for errors.
+    pub step: &'static str,
+}
+
+impl RangeWork {
+    /// Re-encrypts a range from its cursor to its end. Everything up to the last committed batch is durable whenever this ends.
+    pub async fn run(
+        &self,
+        session: &mut dyn Session,
+        buffers: &mut Buffers,
+        range: &Range,
+    ) -> Result<Counters, RotationError> {
+        let fence = self.plan.as_ref().map(|plan| Fence {
+            plan: plan.clone(),
+            range: range.id,
+            epoch: range.epoch,
+        });
+        let mut cursor = range.cursor.clone();
+        let mut counters = Counters::default();
+        let mut patience = Patience::new(self.away_max);
+        let mut witness = Witness::Version;
+        loop {
+            if self.shared.stop.requested() {
+                return Err(RotationError::Stopped);
+            }
+            let place = Place {
+                interval: &range.interval,
+                cursor: cursor.as_ref(),
+                fence: fence.as_ref(),
+                advance: true,
+                witness,
+            };
+            match batch::run(&self.shared, session, buffers, &place).await {
+                Ok(done) => {
+                    patience.reset();
+                    witness = Witness::Version;
+                    count(&mut counters, done.tally, done.written);
+                    if done.written.lost_races > 0
+                        && let Some(upto) = &done.cursor
+                    {
+                        let again = Interval {
+                            relation: range.interval.relation.clone(),
+                            after: cursor.clone().or_else(|| range.interval.after.clone()),
+                            upto: Some(upto.clone()),
+                        };
+                        let rewritten = self.retry_lost(session, buffers, &again, fence.as_ref()).await?;
+                        count(&mut counters, Tally::default(), rewritten);
+                    }
+                    if done.cursor.is_some() {
+                        cursor = done.cursor;
+                    }
+                    if done.end == PageEnd::End {
+                        Progress::add(&self.shared.progress.ranges_done, 1);
+                        return Ok(counters);
+                    }
+                }
+                Err(BatchError::Refused) => return Err(self.shared.refused()),
+                Err(BatchError::Store(error)) => {
+                    if let Some(class) = self.recover(session, &mut patience, error).await? {
+                        witness = batch::next_witness(class, witness);
+                    } else if let Some(durable) = self.durable_cursor(fence.as_ref(), &mut patience).await? {
+                        if durable.done {
+                            Progress::add(&self.shared.progress.ranges_done, 1);
+                            return Ok(counters);
+                        }
+                        cursor = durable.cursor;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column
+    /// does not lose the race again. What is still lost after that is the sweep's.
+    pub async fn retry_lost(
+        &self,
+        session: &mut dyn Session,
+        buffers: &mut Buffers,
+        interval: &Interval,
+        fence: Option<&Fence>,
+    ) -> Result<Written, RotationError> {
+        let mut rewritten = Written::default();
+        let mut cursor: Option<Key> = None;
+        let mut rounds = 0;
+        while rounds < LOST_ROUNDS_MAX {
+            let place = Place {
+                interval,
+                cursor: cursor.as_ref(),
+                fence,
+                advance: false,
+                witness: Witness::OldValue,
+            };
+            match batch::run(&self.shared, session, buffers, &place).await {
+                Ok(done) => {
+                    rewritten.rows += done.written.rows;
+                    rewritten.values += done.written.values;
+                    match (done.end, done.written.lost_races) {
+                        (PageEnd::More, _) => cursor = done.cursor,
+                        (PageEnd::End, 0) => break,
+                        (PageEnd::End, _) => {
+                            cursor = None;
+                            rounds += 1;
+                        }
+                    }
+                }
+                Err(BatchError::Refused) => return Err(self.shared.refused()),
+                // The sweep comes by anyway; only what makes going on pointless is passed up.
+                Err(BatchError::Store(error)) if error.is_retryable() => break,
+                Err(BatchError::Store(error)) if error.wants_reconnect() => {
+                    let mut patience = Patience::new(self.away_max);
+                    self.recover(session, &mut patience, error).await?;
+                    break;
+                }
+                Err(BatchError::Store(error)) => return Err(RotationError::store(self.step)(error)),
+            }
+        }
+        Ok(rewritten)
+    }
+
+    /// Waits and, where needed, connects again. `Some(class)`: the batch rolled back and may be tried again as it is. `None`: it may
+    /// have been committed.
+    pub async fn recover(
+        &self,
+        session: &mut dyn Session,
+        patience: &mut Patience,
+        error: StoreError,
+    ) -> Result<Option<crate::store::RetryClass>, RotationError> {
+        let mut remedy = patience.after(&error);
+        let mut last = error;
+        loop {
+            match remedy {
+                Remedy::GiveUp => return Err(RotationError::store(self.step)(last)),
+                Remedy::Again { wait, class } => {
+                    tracing::debug!(error = %last, "batch rolled back, trying again");
+                    self.shared.pace().cut();
+                    self.pause(wait).await?;
+                    return Ok(Some(class));
+                }
+                Remedy::Reconnect { wait } => {
+                    tracing::warn!(error = %last, "connection lost, connecting again");
+                    self.pause(wait).await?;
+                    match session.reconnect().await {
+                        Ok(()) => return Ok(None),
+                        Err(error) => {
+                            remedy = patience.after(&error);
+                            last = error;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, wait: Duration) -> Result<(), RotationError> {
+        Progress::add(
+            &self.shared.progress.waited_ms,
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        );
+        self.shared.stop.sleep(wait).await;
+        if self.shared.stop.requested() {
+            return Err(RotationError::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Where the range stands in the database: after a lost reply nobody else knows. Without control tables the batch is simply done
+    /// again: what it had written is current by now and is passed over.
+    async fn durable_cursor(&self, fence: Option<&Fence>, patience: &mut Patience) -> Result<Option<Range>, RotationError> {
+        let Some(fence) = fence else { return Ok(None) };
+        loop {
+            let found = match self.store.control().await {
+                Ok(mut control) => control.range(&fence.plan, fence.range).await,
+                Err(error) => Err(error),
+            };
+            let error = match found {
+                Ok(Some(range)) if range.epoch == fence.epoch => return Ok(Some(range)),
+                Ok(_) => StoreError::Superseded,
+                Err(error) => error,
+            };
+            match patience.after(&error) {
+                Remedy::GiveUp => return Err(RotationError::store(self.step)(error)),
+                Remedy::Again { wait, .. } | Remedy::Reconnect { wait } => self.pause(wait).await?,
+            }
+        }
+    }
+}
+
+fn count(counters: &mut Counters, tally: Tally, written: Written) {
+    *counters += Counters {
+        rows_scanned: tally.rows,
+        values_reencrypted: written.values,
+        rows_reencrypted: written.rows,
+        values_already_current: tally.current,
+        values_null: tally.nulls,
+        lost_races: written.lost_races,
+    };
+}
+
+/// A row that is written more often than this between two looks is left to the sweep.
+const LOST_ROUNDS_MAX: u32 = 3;

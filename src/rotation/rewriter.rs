@@ -1,0 +1,201 @@
+//! The CPU stage: old bytes in, new bytes out, every new value opened again and compared before it leaves.
+
+use std::sync::{Arc, Mutex};
+
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroize as _;
+
+use super::judge::{Depth, Reason, Verdict, judge};
+use super::recipe::{BoundTemplate, ColumnRecipe, Position, Recipe};
+use crate::format::{Carried, NonceRng, detect};
+use crate::store::page::{Page, Quarantined, Swaps};
+use crate::store::{RewriteStopped, Rewriter};
+
+/// What a value that cannot be read does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnreadable {
+    /// It is quarantined, and the run goes on.
+    #[default]
+    Skip,
+    /// The run stops; nothing of the batch is written.
+    Stop,
+}
+
+/// Why a rewriter refused to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A value that was just sealed did not open to the same plaintext: a fault of this machine or this program.
+    ReadBack {
+        /// The column.
+        column: String,
+        /// The row, for people.
+        key: String,
+    },
+    /// An unreadable value under [`OnUnreadable::Stop`].
+    Unreadable(Box<Quarantined>),
+}
+
+/// A value of a page.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    page: &'a Page,
+    row: usize,
+    column: usize,
+}
+
+/// Where a refusal is left for whoever runs the pass.
+pub type RefusalSlot = Arc<Mutex<Option<Refusal>>>;
+
+/// Seals what is due. One per worker: it has its own nonces and its own plaintext arena, which is wiped after each page.
+pub struct Resealer {
+    recipe: Arc<Recipe>,
+    on_unreadable: OnUnreadable,
+    rng: NonceRng,
+    plain: Vec<u8>,
+    associated_data: Vec<u8>,
+    refusal: RefusalSlot,
+}
+
+impl Resealer {
+    /// A rewriter with nonces from `rng`, seeded by the operating system for this worker alone.
+    pub fn new(recipe: Arc<Recipe>, on_unreadable: OnUnreadable, rng: NonceRng, refusal: RefusalSlot) -> Self {
+        Self {
+            recipe,
+            on_unreadable,
+            rng,
+            plain: Vec::new(),
+            associated_data: Vec::new(),
+            refusal,
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> RewriteStopped {
+        *self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(refusal);
+        RewriteStopped
+    }
+
+    fn quarantine(&self, value: Place<'_>, reason: Reason, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
+        let entry = Quarantined {
+            key: value.page.owned_key(value.row),
+            column: value.column,
+            reason: reason.to_string(),
+        };
+        if self.on_unreadable == OnUnreadable::Stop {
+            return Err(self.refuse(Refusal::Unreadable(Box::new(entry))));
+        }
+        swaps.tally.quarantined += 1;
+        swaps.quarantined.push(entry);
+        Ok(())
+    }
+
+    /// Seals the plaintext at `self.plain[start..]` into the arena and reads it back from there.
+    fn reseal(
+        &mut self,
+        column: &ColumnRecipe,
+        value: Place<'_>,
+        start: usize,
+        carried: Carried,
+        swaps: &mut Swaps,
+    ) -> Result<(), RewriteStopped> {
+        let end = self.plain.len();
+        let carried = Carried {
+            timestamp: carried.timestamp.or(Some(self.recipe.now_seconds)),
+            ..carried
+        };
+        let sealed_at = swaps.byte_len();
+        let cipher = &column.target.cipher;
+        cipher.seal(&self.plain[start..end], &self.associated_data, carried, &mut self.rng, swaps.arena());
+        let needs = swaps.byte_len() - sealed_at;
+        if let Some(holds) = column.max_len
+            && needs as u64 > holds
+        {
+            swaps.arena().truncate(sealed_at);
+            return self.quarantine(value, Reason::DoesNotFit { needs, holds }, swaps);
+        }
+        let read_back = cipher.open(&swaps.arena()[sealed_at..], &self.associated_data, &mut self.plain);
+        let same = read_back.is_ok() && bool::from(self.plain[start..end].ct_eq(&self.plain[end..]));
+        if !same {
+            return Err(self.refuse(Refusal::ReadBack {
+                column: column.name.clone(),
+                key: describe_key(value.page, value.row),
+            }));
+        }
+        if detect::looks_sealed(&self.plain[start..end]).is_some() {
+            swaps.tally.nested += 1;
+        }
+        swaps.assign(value.row, value.column, sealed_at);
+        swaps.tally.due += 1;
+        Ok(())
+    }
+}
+
+impl Rewriter for Resealer {
+    fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
+        let recipe = Arc::clone(&self.recipe);
+        for row in 0..page.len() {
+            swaps.tally.rows += 1;
+            for (at, column) in recipe.columns.iter().enumerate() {
+                render_associated_data(column.associated_data.as_ref(), page, row, &mut self.associated_data);
+                let value = Place { page, row, column: at };
+                let start = self.plain.len();
+                let cell = page.value(row, at);
+                match judge(column, recipe.plaintext, cell, &self.associated_data, Depth::Hint, &mut self.plain) {
+                    Verdict::Null => swaps.tally.nulls += 1,
+                    Verdict::Current => swaps.tally.current += 1,
+                    Verdict::Plaintext => swaps.tally.plaintext += 1,
+                    Verdict::Due { carried, .. } => self.reseal(column, value, start, carried, swaps)?,
+                    Verdict::DuePlaintext => self.reseal(column, value, start, Carried::default(), swaps)?,
+                    Verdict::Unreadable(reason) => self.quarantine(value, reason, swaps)?,
+                }
+                if self.plain.len() > PLAIN_BYTES_KEPT {
+                    wipe(&mut self.plain);
+                }
+            }
+        }
+        wipe(&mut self.plain);
+        Ok(())
+    }
+}
+
+impl Drop for Resealer {
+    fn drop(&mut self) {
+        self.plain.zeroize();
+    }
+}
+
+/// Renders the associated data of one value into `out`, which is cleared first.
+pub fn render_associated_data(bound: Option<&BoundTemplate>, page: &Page, row: usize, out: &mut Vec<u8>) {
+    out.clear();
+    let Some(bound) = bound else { return };
+    bound.template.render(
+        |index, out| {
+            let cell = match bound.positions[index] {
+                Position::Key(part) => page.key(row, part),
+                Position::Context(part) => page.context(row, part),
+            };
+            cell.render(out);
+        },
+        |index| match bound.positions[index] {
+            Position::Key(part) => page.key(row, part).kind as u8,
+            Position::Context(part) => page.context(row, part).kind as u8,
+        },
+        out,
+    );
+}
+
+/// The primary key of a row, for people.
+pub fn describe_key(page: &Page, row: usize) -> String {
+    let parts: Vec<String> = page.owned_key(row).cells().map(|cell| cell.to_text()).collect();
+    parts.join(", ")
+}
+
+/// Wipes an arena of plaintexts with all of its capacity; one that a huge value has blown up is given back.
+pub fn wipe(plain: &mut Vec<u8>) {
+    plain.zeroize();
+    if plain.capacity() > 2 * PLAIN_BYTES_KEPT {
+        *plain = Vec::new();
+    }
+}
+
+/// Plaintexts of a page are wiped together, or earlier when they pass this many bytes.
+const PLAIN_BYTES_KEPT: usize = 256 * 1024;

@@ -1,0 +1,498 @@
+//! The phases of a run, one after another.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::batch::Shared;
+use super::census::{Census, Counter};
+use super::crew::{self, Labour};
+use super::error::RotationError;
+use super::judge::Depth;
+use super::pace::BatchController;
+use super::passes::{ReEncrypt, Sweep, SweepPiece, Verify, Workshop};
+use super::plan::{self, PlanReport, Prepared};
+use super::preflight::{self, Finding, Purpose};
+use super::progress::{Progress, Step, Stop};
+use super::range::RangeWork;
+use crate::store::control::{Counters, Fence, Interval, Plan, PlanStatus, Range};
+use crate::store::page::Page;
+use crate::store::{Control, Session, Store, StoreError};
+
+/// What a rotation did, and what the verification found.
+#[derive(Debug)]
+pub struct RotationReport {
+    /// The rotation's id: the same for every run that continues it.
+    pub plan: String,
+    /// What was done to rows, over all runs of this rotation. A run that finds it verified already reports what it saw itself.
+    pub counters: Counters,
+    /// Rows that this run rewrote in its re-encrypt phase, and how long that took.
+    pub this_run: (u64, Duration),
+    /// The final scan.
+    pub census: Census,
+    /// Column names, for entries of the census.
+    pub columns: Vec<String>,
+    /// Sweeps that were needed.
+    pub sweeps: u32,
+    /// What preflight had to say.
+    pub findings: Vec<Finding>,
+    /// Whether every non-null value opened under the target key.
+    pub verified: bool,
+}
+
+/// What a verification found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// The scan.
+    pub census: Census,
+    /// Column names, for entries of the census.
+    pub columns: Vec<String>,
+    /// What preflight had to say.
+    pub findings: Vec<Finding>,
+}
+
+/// Opens every value. Writes nothing.
+pub async fn verify(
+    store: &Arc<dyn Store>,
+    prepared: &Prepared,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<VerifyReport, RotationError> {
+    let report = plan::plan(store, prepared, Purpose::Read).await?;
+    if !preflight::allows(&report.findings) {
+        return Err(RotationError::Refused(report.findings));
+    }
+    let run = Run::new(store, prepared, progress, stop, None);
+    let census = run.verify().await?;
+    Ok(VerifyReport {
+        census,
+        columns: run.columns(),
+        findings: report.findings,
+    })
+}
+
+/// Rotates. Errors leave everything readable and everything committed in place; the same call continues.
+pub async fn rotate(
+    store: &Arc<dyn Store>,
+    prepared: &Prepared,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<RotationReport, RotationError> {
+    let PlanReport { findings, .. } = plan::plan(store, prepared, Purpose::Write).await?;
+    if !preflight::allows(&findings) {
+        return Err(RotationError::Refused(findings));
+    }
+    let failed = RotationError::store("preflight");
+    let mut lock = store
+        .lock(&prepared.survey, &prepared.options.owner, prepared.options.take_over)
+        .await
+        .map_err(&failed)?;
+    let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
+
+    let mut control = if prepared.options.state {
+        Some(store.control().await.map_err(&failed)?)
+    } else {
+        None
+    };
+    // A rotation that was verified before is verified again, and then there is nothing to write, not even a note of it.
+    if let Some(control) = &mut control
+        && control.exists().await.map_err(&failed)?
+        && let Some(plan) = control.plan(&identity.id).await.map_err(&failed)?
+        && plan.status == PlanStatus::Verified
+    {
+        let run = Run::new(store, prepared, progress, stop, None);
+        let census = run.verify().await?;
+        if census.is_clean() {
+            return Ok(run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings));
+        }
+    }
+
+    let claimed = match &mut control {
+        None => None,
+        Some(control) => {
+            control.migrate().await.map_err(&failed)?;
+            Some(
+                control
+                    .claim_plan(&identity, &prepared.options.owner)
+                    .await
+                    .map_err(&failed)?,
+            )
+        }
+    };
+    let run = Run::new(store, prepared, progress, stop, claimed);
+    let watch = async {
+        loop {
+            tokio::time::sleep(LOCK_CHECK_EVERY).await;
+            match lock.still_held().await {
+                Ok(()) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    tokio::select! {
+        outcome = run.all(control, &identity.id, findings) => outcome,
+        lost = watch => {
+            // Workers end after their batch; the fence stops those of a run that was taken over.
+            stop.request();
+            Err(RotationError::store("re-encrypt")(lost))
+        }
+    }
+}
+
+struct Run<'a> {
+    store: &'a Arc<dyn Store>,
+    prepared: &'a Prepared,
+    stop: &'a Arc<Stop>,
+    plan: Option<Plan>,
+    workshop: Workshop,
+    writers: usize,
+    readers: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        store: &'a Arc<dyn Store>,
+        prepared: &'a Prepared,
+        progress: &Arc<Progress>,
+        stop: &'a Arc<Stop>,
+        plan: Option<Plan>,
+    ) -> Self {
+        let options = &prepared.options;
+        let proposed = store.workers();
+        let limits = options.profile.limits(proposed.max == 1);
+        let wished = options
+            .workers
+            .unwrap_or_else(|| ((proposed.default as f64 * limits.workers_share) as usize).max(1));
+        let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
+        let work = RangeWork {
+            store: Arc::clone(store),
+            shared: Shared {
+                pace: Arc::new(Mutex::new(BatchController::new(limits, options.batch_rows))),
+                progress: Arc::clone(progress),
+                stop: Arc::clone(stop),
+                refusal: Arc::default(),
+                value_bytes_max: options.value_bytes_max,
+                columns: Arc::new(columns),
+            },
+            plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
+            away_max: options.away_max,
+            step: "re-encrypt",
+        };
+        Self {
+            store,
+            prepared,
+            stop,
+            plan,
+            workshop: Workshop {
+                work,
+                recipe: Arc::clone(&prepared.recipe),
+                on_unreadable: options.on_unreadable,
+            },
+            writers: wished.clamp(1, proposed.max),
+            readers: wished.max(if options.workers.is_none() { READERS_MIN } else { 1 }),
+        }
+    }
+
+    async fn all(
+        &self,
+        mut control: Option<Box<dyn Control>>,
+        plan_id: &str,
+        findings: Vec<Finding>,
+    ) -> Result<RotationReport, RotationError> {
+        let failed = RotationError::store("re-encrypt");
+        let ranges = self.ranges(control.as_deref_mut()).await?;
+        let begun = std::time::Instant::now();
+        let mut counters = self.re_encrypt(ranges).await?;
+        // Partitions that appeared meanwhile become ranges of their own.
+        if let Some(control) = control.as_deref_mut() {
+            while let Some(more) = self.ranges_of_new_relations(control).await? {
+                counters += self.re_encrypt(more).await?;
+            }
+        }
+        let this_run = (counters.rows_reencrypted, begun.elapsed());
+        self.set_status(control.as_deref_mut(), PlanStatus::Swept).await?;
+
+        let mut sweeps = 0;
+        let census = loop {
+            let (swept, count) = self.sweep_until_clean(control.as_deref_mut(), sweeps).await?;
+            counters += swept;
+            sweeps = count;
+            let census = self.verify().await?;
+            // What appeared between the last sweep and the verification goes back to the sweep, as long as there is hope.
+            if census.due == 0 || sweeps >= SWEEPS_MAX {
+                break census;
+            }
+        };
+        if census.is_clean() {
+            self.set_status(control.as_deref_mut(), PlanStatus::Verified).await?;
+        }
+        if let (Some(control), Some(plan)) = (control.as_deref_mut(), &self.plan) {
+            if census.unreadable == 0 && !control.quarantine(&plan.identity.id).await.map_err(&failed)?.is_empty() {
+                control.clear_quarantine(plan).await.map_err(&failed)?;
+            }
+            counters = control.totals(&plan.identity.id).await.map_err(&failed)?;
+        }
+        Ok(self.report(plan_id, counters, this_run, census, sweeps, findings))
+    }
+
+    fn report(
+        &self,
+        plan: &str,
+        counters: Counters,
+        this_run: (u64, Duration),
+        census: Census,
+        sweeps: u32,
+        findings: Vec<Finding>,
+    ) -> RotationReport {
+        RotationReport {
+            plan: plan.to_owned(),
+            counters,
+            this_run,
+            verified: census.is_clean(),
+            census,
+            columns: self.columns(),
+            sweeps,
+            findings,
+        }
+    }
+
+    fn columns(&self) -> Vec<String> {
+        self.workshop.shared().columns.to_vec()
+    }
+
+    /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
+    async fn ranges(&self, control: Option<&mut dyn Control>) -> Result<Vec<Range>, RotationError> {
+        let failed = RotationError::store("re-encrypt");
+        let (Some(control), Some(plan)) = (control, &self.plan) else {
+            let intervals = self.intervals(true).await?;
+            return Ok((0..).zip(intervals).map(|(id, interval)| unclaimed(id, interval)).collect());
+        };
+        let known = control.ranges(&plan.identity.id).await.map_err(&failed)?;
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let intervals = self.intervals(true).await?;
+        control.add_ranges(plan, &intervals).await.map_err(&failed)?;
+        control.ranges(&plan.identity.id).await.map_err(&failed)
+    }
+
+    async fn ranges_of_new_relations(&self, control: &mut dyn Control) -> Result<Option<Vec<Range>>, RotationError> {
+        let failed = RotationError::store("re-encrypt");
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let known = control.ranges(&plan.identity.id).await.map_err(&failed)?;
+        let relations = self.store.relations(&self.prepared.survey).await.map_err(&failed)?;
+        let fresh: Vec<Interval> = relations
+            .into_iter()
+            .filter(|relation| !known.iter().any(|range| range.interval.relation == relation.sql_name))
+            .map(|relation| Interval {
+                relation: relation.sql_name,
+                after: None,
+                upto: None,
+            })
+            .collect();
+        if fresh.is_empty() {
+            return Ok(None);
+        }
+        control.add_ranges(plan, &fresh).await.map_err(&failed)?;
+        let mut all = control.ranges(&plan.identity.id).await.map_err(&failed)?;
+        all.retain(|range| !range.done && fresh.contains(&range.interval));
+        Ok(Some(all))
+    }
+
+    async fn re_encrypt(&self, mut ranges: Vec<Range>) -> Result<Counters, RotationError> {
+        let total = ranges.len();
+        ranges.retain(|range| !range.done);
+        let progress = &self.workshop.shared().progress;
+        progress.begin(Step::ReEncrypt, total, self.prepared.survey.rows_estimate);
+        Progress::add(&progress.ranges_done, (total - ranges.len()) as u64);
+        let workshop = self.workshop.clone();
+        let yields = self
+            .crew("re-encrypt", self.writers, ranges, move |session| {
+                let labour: Box<dyn Labour<Piece = Range, Yield = Counters>> = Box::new(ReEncrypt {
+                    buffers: workshop.buffers(session)?,
+                    work: workshop.work.clone(),
+                    counters: Counters::default(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        Ok(sum(yields))
+    }
+
+    /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
+    async fn sweep_until_clean(
+        &self,
+        mut control: Option<&mut (dyn Control + 'static)>,
+        before: u32,
+    ) -> Result<(Counters, u32), RotationError> {
+        let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
+        while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
+            let (census, written) = self.sweep(control.as_deref_mut()).await?;
+            counters += written;
+            sweeps += 1;
+            clean = if census.due == 0 { clean + 1 } else { 0 };
+        }
+        Ok((counters, sweeps))
+    }
+
+    async fn sweep(&self, control: Option<&mut (dyn Control + 'static)>) -> Result<(Census, Counters), RotationError> {
+        let failed = RotationError::store("sweep");
+        let mut fences: Vec<(String, Fence)> = Vec::new();
+        if let (Some(control), Some(plan)) = (control, &self.plan) {
+            // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
+            if let Some(more) = self.ranges_of_new_relations(control).await? {
+                self.re_encrypt(more).await?;
+            }
+            for range in control.ranges(&plan.identity.id).await.map_err(&failed)? {
+                let fence = Fence {
+                    plan: plan.identity.id.clone(),
+                    range: range.id,
+                    epoch: range.epoch,
+                };
+                fences.push((range.interval.relation, fence));
+            }
+        }
+        let pieces: Vec<SweepPiece> = self
+            .intervals(false)
+            .await?
+            .into_iter()
+            .filter_map(|interval| {
+                let fence = fences.iter().find(|(relation, _)| *relation == interval.relation);
+                // Attached within this very moment: the next sweep has its range.
+                if self.plan.is_some() && fence.is_none() {
+                    return None;
+                }
+                Some(SweepPiece {
+                    fence: fence.map(|(_, fence)| fence.clone()),
+                    interval,
+                })
+            })
+            .collect();
+        self.begin(Step::Sweep, pieces.len());
+        let mut workshop = self.workshop.clone();
+        workshop.work.step = "sweep";
+        let yields = self
+            .crew("sweep", self.readers, pieces, move |session| {
+                let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
+                    buffers: workshop.buffers(session)?,
+                    counter: Counter::new(Arc::clone(&workshop.recipe), Depth::Hint),
+                    page: Page::new(session.shape()),
+                    work: workshop.work.clone(),
+                    counters: Counters::default(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        let mut census = Census::default();
+        let mut counters = Counters::default();
+        for (part, written) in yields {
+            census.merge(part);
+            counters += written;
+        }
+        Ok((census, counters))
+    }
+
+    async fn verify(&self) -> Result<Census, RotationError> {
+        let intervals = self.intervals(false).await?;
+        self.begin(Step::Verify, intervals.len());
+        let mut workshop = self.workshop.clone();
+        workshop.work.step = "verify";
+        let yields = self
+            .crew("verify", self.readers, intervals, move |session| {
+                let labour: Box<dyn Labour<Piece = Interval, Yield = Census>> = Box::new(Verify {
+                    counter: Counter::new(Arc::clone(&workshop.recipe), Depth::Open),
+                    page: Page::new(session.shape()),
+                    work: workshop.work.clone(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        let mut census = Census::default();
+        for part in yields {
+            census.merge(part);
+        }
+        Ok(census)
+    }
+
+    fn begin(&self, step: Step, pieces: usize) {
+        self.workshop
+            .shared()
+            .progress
+            .begin(step, pieces, self.prepared.survey.rows_estimate);
+    }
+
+    async fn intervals(&self, frozen: bool) -> Result<Vec<Interval>, RotationError> {
+        let rows = self.prepared.survey.rows_estimate;
+        let by_size = usize::try_from(rows / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
+        let pieces = by_size.clamp(self.writers.max(self.readers), RANGES_MAX);
+        self.store
+            .intervals(&self.prepared.survey, pieces, frozen)
+            .await
+            .map_err(RotationError::store("preflight"))
+    }
+
+    async fn set_status(&self, control: Option<&mut (dyn Control + 'static)>, status: PlanStatus) -> Result<(), RotationError> {
+        match (control, &self.plan) {
+            (Some(control), Some(plan)) => control
+                .set_status(plan, status)
+                .await
+                .map_err(RotationError::store("re-encrypt")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn crew<P, Y, L>(&self, step: &'static str, workers: usize, pieces: Vec<P>, labour: L) -> Result<Vec<Y>, RotationError>
+    where
+        P: Send + 'static,
+        Y: Send + 'static,
+        L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
+    {
+        crew::run(self.store, &self.prepared.survey, self.stop, workers, step, pieces, labour).await
+    }
+}
+
+fn unclaimed(id: i64, interval: Interval) -> Range {
+    Range {
+        id,
+        interval,
+        cursor: None,
+        epoch: 0,
+        done: false,
+        counters: Counters::default(),
+    }
+}
+
+fn sum(parts: Vec<Counters>) -> Counters {
+    parts.into_iter().fold(Counters::default(), |mut sum, part| {
+        sum += part;
+        sum
+    })
+}
+
+/// What a verification saw, as counters: nothing was written.
+fn seen(census: &Census) -> Counters {
+    Counters {
+        rows_scanned: census.rows,
+        values_already_current: census.current,
+        values_null: census.nulls,
+        ..Counters::default()
+    }
+}
+
+/// A range this small is worked through in a fraction of a second, and a table of a billion rows still has only [`RANGES_MAX`].
+const ROWS_PER_RANGE: u64 = 25_000;
+/// Rows of the control table.
+const RANGES_MAX: usize = 4_096;
+/// Reading is half database and half opening: two connections keep two cores busy on any database.
+const READERS_MIN: usize = 2;
+/// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
+const CLEAN_SWEEPS: u32 = 2;
+/// If the old key still appears after so many, somebody keeps writing with it.
+const SWEEPS_MAX: u32 = 10;
+const LOCK_CHECK_EVERY: Duration = Duration::from_secs(3);
+
+/// An error that a store could not even begin with.
+impl From<StoreError> for RotationError {
+    fn from(cause: StoreError) -> Self {
+        RotationError::store("preflight")(cause)
+    }
+}
