@@ -50,7 +50,10 @@ impl Canary {
             ("hex", hex(secret).into_bytes()),
             ("upper-case hex", hex(secret).to_uppercase().into_bytes()),
             ("percent-encoding of every byte", percent_all.clone().into_bytes()),
-            ("lower-case percent-encoding of every byte", percent_all.to_lowercase().into_bytes()),
+            (
+                "lower-case percent-encoding of every byte",
+                percent_all.to_lowercase().into_bytes(),
+            ),
             ("percent-encoding", percent.into_bytes()),
             ("decimal bytes", debug.trim_matches(['[', ']']).replace(' ', "").into_bytes()),
             ("decimal bytes, spaced", debug.trim_matches(['[', ']']).as_bytes().to_vec()),

@@ -7,7 +7,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// `N` random bytes.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the operating system has randomness");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the operating system has randomness");
     bytes
 }
 

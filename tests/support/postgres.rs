@@ -46,7 +46,10 @@ impl Database {
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
         // A killed test of an earlier process of this number may have left its database behind.
-        let statements = [format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"), format!("CREATE DATABASE {name}")];
+        let statements = [
+            format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+            format!("CREATE DATABASE {name}"),
+        ];
         blocking(run(&server.url, &statements)).expect("a database is created");
         Self { server, name }
     }
@@ -59,7 +62,9 @@ impl Database {
 
     /// Up to `connections` connections, on the runtime of the calling test.
     pub fn pool(&self, connections: u32) -> PgPool {
-        let options = PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(30));
+        let options = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(30));
         options.connect_lazy(&self.url()).expect("the URL is well-formed")
     }
 
@@ -99,7 +104,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // The server may be gone on purpose, and its data with it.
-        let _ = blocking(run(&self.server.url, &[format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)]));
+        let _ = blocking(run(
+            &self.server.url,
+            &[format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)],
+        ));
     }
 }
 
@@ -140,7 +148,9 @@ impl Drop for PrivatePostgres {
 async fn run(url: &str, statements: &[String]) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     for statement in statements {
-        sqlx::raw_sql(AssertSqlSafe(statement.as_str())).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(statement.as_str()))
+            .execute(&mut connection)
+            .await?;
     }
     connection.close().await
 }

@@ -31,7 +31,10 @@ pub fn python(script: &str) -> Option<Command> {
 
 /// A directory that goes away with the value.
 pub fn tempdir() -> TempDir {
-    tempfile::Builder::new().prefix("reseal-test-").tempdir().expect("a directory can be made")
+    tempfile::Builder::new()
+        .prefix("reseal-test-")
+        .tempdir()
+        .expect("a directory can be made")
 }
 
 fn clean(program: &Path) -> Command {
