@@ -1,0 +1,24 @@
+//! What integration tests share: real servers, the binary in a clean environment, Python peers, fresh keys, the search for leaked secrets.
+//!
+//! A test file says `mod support;` and takes what it needs. Where a server or Python is missing, a laptop skips the test and says so;
+//! with `CI=true` a missing one is a failure.
+
+// Every test binary compiles this module and uses a part of it.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+
+mod canary;
+mod keys;
+mod postgres;
+mod programs;
+mod services;
+
+pub use canary::Canary;
+pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
+pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};
+pub use programs::{python, reseal, reseal_process, tempdir};
+
+/// Says that this test did not run, and why. Where nothing may be skipped, fails instead.
+pub fn skip(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must not skip: {why}");
+    eprintln!("skipped: {why}");
+}
