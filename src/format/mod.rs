@@ -3,6 +3,11 @@
 //! A [`Format`] names a layout; joined with one key it becomes a [`Cipher`] that opens and seals. Both are pure: no I/O, no
 //! database, no allocation per value beyond the caller's output arena.
 
+mod fernet;
+mod lenient;
+
+pub use fernet::{Fernet, FernetCipher};
+
 use rand::rngs::ChaCha20Rng;
 
 use crate::key::{KeyId, KeyMaterial};
@@ -43,7 +48,8 @@ pub enum OpenError {
 /// What a value carries besides its plaintext and must keep through a rotation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Fernet: the time of creation, seconds since 1970, as stored (applications check a TTL against it).
+    /// Fernet: the time of creation, seconds since 1970, as stored (applications check a TTL against it). Whoever seals a *new* value
+    /// as Fernet sets it; `None` writes 1970, which every TTL refuses.
     pub timestamp: Option<u64>,
     /// Base64url text forms: the stored text had no `=` padding.
     pub unpadded: bool,
@@ -80,6 +86,10 @@ pub trait Format: Send + Sync {
 /// A format joined with one key.
 pub trait Cipher: Send + Sync {
     /// Opens `stored` and appends the plaintext to `out`. On an error `out` is as it was.
+    ///
+    /// Needs at most `stored.len() + 3` bytes of `out`'s spare capacity, also while it works. Reserve them beforehand: a vector that
+    /// grows leaves its old copy, plaintexts included, in freed memory. Decrypted bytes may remain beyond `out.len()`;
+    /// `Zeroize for Vec` wipes the whole capacity.
     fn open(&self, stored: &[u8], associated_data: &[u8], out: &mut Vec<u8>) -> Result<Carried, OpenError>;
 
     /// Seals `plaintext` under a fresh nonce and appends the stored form to `out`.
