@@ -22,7 +22,7 @@ pub struct Fernet;
 
 /// Fernet with one key: the first 16 bytes sign, the last 16 encrypt.
 ///
-/// The key schedules are wiped on drop; so is the prepared HMAC state.
+/// The key schedules and the prepared HMAC state are wiped on drop.
 pub struct FernetCipher {
     signing: Hmac<Sha256>,
     encrypting: Aes128Enc,
@@ -129,6 +129,16 @@ impl FernetCipher {
         };
         signed.copy_within(BODY..BODY + plaintext_len, 0);
         Ok((plaintext_len, u64::from_be_bytes(time)))
+    }
+}
+
+impl Drop for FernetCipher {
+    /// The crate's own wiping would also wipe the clone made for every value, at a tenth of the speed: the state is overwritten here.
+    fn drop(&mut self) {
+        if let Ok(blank) = Hmac::new_from_slice(&[0; 16]) {
+            self.signing = blank;
+            std::hint::black_box(&self.signing);
+        }
     }
 }
 
