@@ -3,7 +3,29 @@
 //! A [`Format`] names a layout; joined with one key it becomes a [`Cipher`] that opens and seals. Both are pure: no I/O, no
 //! database, no allocation per value beyond the caller's output arena.
 
-use rand::rngs::ChaCha20Rng;
+mod aes_gcm;
+mod encoding;
+mod envelope;
+mod fernet;
+mod gcm;
+mod kernel;
+mod keyset;
+mod lenient;
+mod names;
+mod nonce;
+mod tink;
+mod trial;
+
+pub use aes_gcm::AesGcm;
+pub use encoding::Encoding;
+pub use envelope::{Layout, Order};
+pub use fernet::{Fernet, FernetCipher};
+pub use kernel::{ResealError, Scratch, reseal, reseal_bound};
+pub use keyset::{PrefixType, TinkKeyset};
+pub use names::{UnknownFormat, all, by_name};
+pub use nonce::{NonceRng, RANDOM_NONCES_PER_KEY_MAX, RandomFailed, reseed, seeded};
+pub use tink::Tink;
+pub use trial::{TrialError, open_exclusively, open_first};
 
 use crate::key::{KeyId, KeyMaterial};
 
@@ -43,14 +65,12 @@ pub enum OpenError {
 /// What a value carries besides its plaintext and must keep through a rotation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Fernet: the time of creation, seconds since 1970, as stored (applications check a TTL against it).
+    /// Fernet: the time of creation, seconds since 1970, as stored (applications check a TTL against it). Whoever seals a *new* value
+    /// as Fernet sets it; `None` writes 1970, which every TTL refuses.
     pub timestamp: Option<u64>,
-    /// Base64url text forms: the stored text had no `=` padding.
+    /// Base64url text forms: the stored text left out its `=` padding.
     pub unpadded: bool,
 }
-
-/// Where nonces and initialisation vectors come from: a ChaCha20 generator seeded by the operating system, one a worker.
-pub type NonceRng = ChaCha20Rng;
 
 /// A layout of ciphertext.
 pub trait Format: Send + Sync {
@@ -75,11 +95,20 @@ pub trait Format: Send + Sync {
 
     /// Whether associated data is authenticated with the value.
     fn binds_associated_data(&self) -> bool;
+
+    /// How many values one key may seal before the chance of a repeated nonce exceeds what the standard allows.
+    fn values_per_key_max(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// A format joined with one key.
 pub trait Cipher: Send + Sync {
     /// Opens `stored` and appends the plaintext to `out`. On an error `out` is as it was.
+    ///
+    /// Needs at most `stored.len() + 3` bytes of `out`'s spare capacity, also while it works. Reserve them beforehand: a vector that
+    /// grows leaves its old copy, plaintexts included, in freed memory. Decrypted bytes may remain beyond `out.len()`;
+    /// `Zeroize for Vec` wipes the whole capacity.
     fn open(&self, stored: &[u8], associated_data: &[u8], out: &mut Vec<u8>) -> Result<Carried, OpenError>;
 
     /// Seals `plaintext` under a fresh nonce and appends the stored form to `out`.
