@@ -15,4 +15,5 @@
 
 pub mod format;
 pub mod key;
+pub mod rotation;
 pub mod store;

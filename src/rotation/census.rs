@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroize as _;
 
-use super::judge::{Depth, Verdict, judge};
+use super::binding::{Binder, NullContext};
+use super::judge::{Depth, Reason, Verdict, judge};
 use super::recipe::Recipe;
-use super::rewriter::{render_associated_data, wipe};
+use super::rewriter::wipe;
 use crate::store::page::{Page, Quarantined};
 
 /// Values counted per key, and those that are not as they should be.
@@ -65,7 +66,7 @@ pub struct Counter {
     recipe: Arc<Recipe>,
     depth: Depth,
     plain: Vec<u8>,
-    associated_data: Vec<u8>,
+    binder: Binder,
     /// What was counted so far.
     pub census: Census,
 }
@@ -77,7 +78,7 @@ impl Counter {
             recipe,
             depth,
             plain: Vec::new(),
-            associated_data: Vec::new(),
+            binder: Binder::default(),
             census: Census::default(),
         }
     }
@@ -89,16 +90,18 @@ impl Counter {
         for row in 0..page.len() {
             self.census.rows += 1;
             for (at, column) in recipe.columns.iter().enumerate() {
-                render_associated_data(column.associated_data.as_ref(), page, row, &mut self.associated_data);
                 self.plain.clear();
-                let verdict = judge(
-                    column,
-                    recipe.plaintext,
-                    page.value(row, at),
-                    &self.associated_data,
-                    self.depth,
-                    &mut self.plain,
-                );
+                let verdict = match self.binder.bind(column.associated_data.as_ref(), page, row) {
+                    Ok(bound) => judge(
+                        column,
+                        recipe.plaintext,
+                        page.value(row, at),
+                        bound,
+                        self.depth,
+                        &mut self.plain,
+                    ),
+                    Err(NullContext) => Verdict::Unreadable(Reason::NullContext),
+                };
                 match verdict {
                     Verdict::Null => self.census.nulls += 1,
                     Verdict::Current => current += 1,

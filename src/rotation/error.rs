@@ -3,7 +3,7 @@
 use super::preflight::Finding;
 use super::recipe::RecipeError;
 use super::rewriter::Refusal;
-use crate::format::nonce::RandomFailed;
+use crate::format::RandomFailed;
 use crate::store::StoreError;
 
 /// The end of a rotation, a plan or a verification that did not run through. Everything committed before it stays committed: every
@@ -29,7 +29,9 @@ pub enum RotationError {
     #[error("stopped on request")]
     Stopped,
     /// A value that was just sealed did not read back; its batch was not written.
-    #[error("column {column}, row {key}: a value that was just sealed did not open to what was sealed; its batch was not written")]
+    #[error(
+        "column {column}, row {key}: a value that was just sealed did not open to what was sealed; its batch was not written"
+    )]
     ReadBack {
         /// The column.
         column: String,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::format::{Carried, Format, KeyHint, OpenError};
+use crate::format::{Carried, Format, KeyHint, OpenError, TrialError, open_exclusively, open_first};
 use crate::key::KeyId;
 use crate::store::value::{Cell, Kind};
 
@@ -45,6 +45,8 @@ pub enum Reason {
     NotSealed,
     /// Two keys accept it.
     Ambiguous,
+    /// A column that its associated data refers to is NULL.
+    NullContext,
     /// Neither text nor bytes.
     WrongType,
     /// Larger than the limit.
@@ -65,6 +67,7 @@ impl fmt::Display for Reason {
             Self::Opens(error) => write!(f, "{error}"),
             Self::NotSealed => f.write_str("not a sealed value: plaintext, or another format"),
             Self::Ambiguous => f.write_str("opens under two different keys: forged, or a key is listed twice"),
+            Self::NullContext => f.write_str("a column that its associated data refers to is NULL"),
             Self::WrongType => f.write_str("neither text nor bytes"),
             Self::TooLarge(bytes) => write!(f, "{bytes} bytes: larger than the limit for one value"),
             Self::DoesNotFit { needs, holds } => write!(f, "its new form takes {needs} bytes, the column holds {holds}"),
@@ -137,7 +140,11 @@ fn decide(
         KeyHint::Foreign => Reason::NotSealed,
     };
 
-    let as_source = match if one_format { column.to.hint(stored) } else { column.from.hint(stored) } {
+    let as_source = match if one_format {
+        column.to.hint(stored)
+    } else {
+        column.from.hint(stored)
+    } {
         KeyHint::Key(id) => return open_named(column, id, stored, associated_data, plain),
         KeyHint::Unnamed => match open_tried(column, stored, associated_data, plain) {
             Ok(verdict) => return verdict,
@@ -172,24 +179,28 @@ fn open_named(column: &ColumnRecipe, id: KeyId, stored: &[u8], associated_data: 
 
 /// The value names no key: each source in turn.
 fn open_tried(column: &ColumnRecipe, stored: &[u8], associated_data: &[u8], plain: &mut Vec<u8>) -> Result<Verdict, Reason> {
-    let mut last = OpenError::Authentication;
-    for (source, keyed) in column.sources.iter().enumerate() {
-        match keyed.cipher.open(stored, associated_data, plain) {
-            Ok(carried) => {
-                let later = &column.sources[source + 1..];
-                if others_accept(column.from, later, stored, associated_data, plain) {
-                    return Err(Reason::Ambiguous);
-                }
-                return Ok(Verdict::Due { source, carried });
-            }
-            Err(error) => last = error,
-        }
+    let ciphers = column.sources.iter().map(|source| &*source.cipher);
+    let opened = if column.from.is_committing() {
+        open_first(ciphers, stored, associated_data, plain)
+    } else {
+        open_exclusively(ciphers, stored, associated_data, plain)
+    };
+    match opened {
+        Ok((source, carried)) => Ok(Verdict::Due { source, carried }),
+        Err(TrialError::Ambiguous(..)) => Err(Reason::Ambiguous),
+        Err(TrialError::Unreadable(error)) => Err(Reason::Opens(error)),
+        Err(TrialError::NoKey) => Err(Reason::Opens(OpenError::Authentication)),
     }
-    Err(Reason::Opens(last))
 }
 
 /// Whether another key accepts the value too, where the cipher leaves that possible.
-fn others_accept(format: &dyn Format, others: &[KeyedCipher], stored: &[u8], associated_data: &[u8], plain: &mut Vec<u8>) -> bool {
+fn others_accept(
+    format: &dyn Format,
+    others: &[KeyedCipher],
+    stored: &[u8],
+    associated_data: &[u8],
+    plain: &mut Vec<u8>,
+) -> bool {
     if format.is_committing() {
         return false;
     }

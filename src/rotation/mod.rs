@@ -8,6 +8,7 @@
 //! full disk — the same call continues it: cursors are committed with the rows they speak of.
 
 mod batch;
+mod binding;
 pub mod census;
 mod crew;
 pub mod error;

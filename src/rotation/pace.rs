@@ -202,7 +202,10 @@ mod tests {
         });
         let during = &sizes[300..400];
         assert!(during.iter().all(|rows| *rows as f64 * 0.5 <= 150.0), "{during:?}");
-        assert!(during.iter().max().unwrap() <= &(during.iter().min().unwrap() * 2), "{during:?}");
+        assert!(
+            during.iter().max().unwrap() <= &(during.iter().min().unwrap() * 2),
+            "{during:?}"
+        );
         assert!(sizes[599] >= 1_500, "{}", sizes[599]);
     }
 

@@ -179,7 +179,7 @@ impl Workshop {
         let rewriter = super::rewriter::Resealer::new(
             Arc::clone(&self.recipe),
             self.on_unreadable,
-            crate::format::nonce::seeded()?,
+            crate::format::seeded()?,
             Arc::clone(&self.work.shared.refusal),
         );
         Ok(Buffers::new(session, Box::new(rewriter)))

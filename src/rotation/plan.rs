@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Job, Options};
 use super::census::{Census, Counter};
 use super::error::RotationError;
 use super::judge::Depth;
 use super::preflight::{self, Finding, Purpose};
-use super::recipe::{Position, Recipe};
+use super::recipe::Recipe;
+use super::{Job, Options};
 use crate::store::page::Page;
 use crate::store::survey::{Survey, Target};
 use crate::store::{PageEnd, PageLimits, Store};
@@ -55,50 +55,17 @@ pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationEr
         filter: job.filter,
     };
     let mut survey = store.survey(&target).await.map_err(&failed)?;
-    target.context_columns = context_columns(&recipe, &survey);
+    target.context_columns = recipe.context_columns(&survey)?;
     if !target.context_columns.is_empty() {
         survey = store.survey(&target).await.map_err(&failed)?;
     }
-    bind(&mut recipe, &survey)?;
+    recipe.bind(&survey)?;
     Ok(Prepared {
         survey: Arc::new(survey),
         recipe: Arc::new(recipe),
         target,
         options: job.options,
     })
-}
-
-/// Template columns that are not part of the key.
-fn context_columns(recipe: &Recipe, survey: &Survey) -> Vec<String> {
-    let mut names = recipe.template_columns();
-    names.retain(|name| !survey.key.iter().any(|key| key.name.eq_ignore_ascii_case(name)));
-    names
-}
-
-fn bind(recipe: &mut Recipe, survey: &Survey) -> Result<(), RotationError> {
-    for (column, value) in recipe.columns.iter_mut().zip(&survey.values) {
-        column.name.clone_from(&value.name);
-        column.max_len = value.max_len;
-        let Some(bound) = &mut column.associated_data else {
-            continue;
-        };
-        bound.positions = bound
-            .template
-            .columns()
-            .map(|name| {
-                let key = survey.key.iter().position(|key| key.name.eq_ignore_ascii_case(name));
-                let context = survey.contexts.iter().position(|context| context.name.eq_ignore_ascii_case(name));
-                key.map(Position::Key).or_else(|| context.map(Position::Context)).ok_or_else(|| {
-                    RotationError::store("preflight")(crate::store::StoreError::Refused(format!(
-                        "--aad names the column {}, which {} does not have",
-                        name.escape_debug(),
-                        survey.table
-                    )))
-                })
-            })
-            .collect::<Result<_, _>>()?;
-    }
-    Ok(())
 }
 
 /// Samples and judges. Writes nothing.
@@ -136,7 +103,8 @@ fn blocks_reading(finding: &Finding) -> bool {
         && matches!(
             finding.name.as_str(),
             "no-key" | "key-type" | "key-width" | "row-security" | "not-a-table" | "where" | "value-type"
-        ) || (finding.name == "privilege" && finding.what.contains("SELECT"))
+        )
+        || (finding.name == "privilege" && finding.what.contains("SELECT"))
 }
 
 /// About a thousand rows from several places of the table, each value opened.
@@ -161,12 +129,18 @@ async fn sample(
         };
         let _: PageEnd = session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
         for row in 0..page.len() {
-            bytes += (0..page.shape().values).map(|at| page.value(row, at).bytes.len()).sum::<usize>();
+            bytes += (0..page.shape().values)
+                .map(|at| page.value(row, at).bytes.len())
+                .sum::<usize>();
         }
         counter.count(&interval.relation, &page);
     }
     let census = std::mem::take(&mut counter.census);
-    let mean = if census.rows == 0 { 0.0 } else { bytes as f64 / census.rows as f64 };
+    let mean = if census.rows == 0 {
+        0.0
+    } else {
+        bytes as f64 / census.rows as f64
+    };
     Ok((census, mean))
 }
 

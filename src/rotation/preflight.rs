@@ -126,7 +126,11 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             "connect to the primary",
         ),
         Observation::MissingPrivilege(what) => finding(
-            if what.starts_with("UPDATE") { refuse_writing } else { Severity::Refuse },
+            if what.starts_with("UPDATE") {
+                refuse_writing
+            } else {
+                Severity::Refuse
+            },
             "privilege",
             format!("this user lacks a privilege: {what}"),
             "grant it, or connect as another user",

@@ -2,11 +2,10 @@
 
 use ring::digest;
 
-use crate::format::associated::Template;
-use crate::format::{Cipher, Format, UnfitKey};
+use crate::format::{AssociatedData, Cipher, Format, TemplateError, UnfitKey};
 use crate::key::{Fingerprint, KeyId, KeyMaterial};
 use crate::store::control::PlanIdentity;
-use crate::store::survey::Target;
+use crate::store::survey::{Column, Survey, Target};
 
 /// A key with the name that reports give it.
 pub struct NamedKey {
@@ -38,8 +37,8 @@ pub struct ColumnSpec {
     pub from: &'static dyn Format,
     /// How they shall look.
     pub to: &'static dyn Format,
-    /// Associated data of each value.
-    pub associated_data: Option<Template>,
+    /// The template of each value's associated data.
+    pub associated_data: Option<String>,
 }
 
 /// One encrypted column, ready to work on.
@@ -50,7 +49,9 @@ pub struct ColumnRecipe {
     pub from: &'static dyn Format,
     /// How they shall look.
     pub to: &'static dyn Format,
-    /// Associated data of each value, and where each column of it stands in the row.
+    /// The template of each value's associated data, as given.
+    pub template: Option<String>,
+    /// The same, knowing where its columns stand in a row. Filled in from the survey.
     pub associated_data: Option<BoundTemplate>,
     /// The target.
     pub target: KeyedCipher,
@@ -70,10 +71,10 @@ pub struct KeyedCipher {
     pub cipher: Box<dyn Cipher>,
 }
 
-/// A template whose columns are known positions of a row: keys first, then contexts.
+/// Associated data whose columns are known positions of a row.
 pub struct BoundTemplate {
-    /// The template.
-    pub template: Template,
+    /// Renders it.
+    pub data: AssociatedData,
     /// For each of its columns.
     pub positions: Vec<Position>,
 }
@@ -117,6 +118,30 @@ pub enum RecipeError {
     /// Nothing would change.
     #[error("the old and the new key are the same (fingerprint {0}), and so are the formats: nothing to rotate")]
     SameKey(Fingerprint),
+    /// A template of associated data is not one.
+    #[error("column {column}: --aad: {cause}")]
+    Template {
+        /// The column.
+        column: String,
+        /// Why.
+        cause: TemplateError,
+    },
+    /// A template names a column that the table does not have.
+    #[error("column {column}: --aad names {missing}, which the table does not have")]
+    TemplateColumn {
+        /// The encrypted column.
+        column: String,
+        /// What the template names.
+        missing: String,
+    },
+    /// Associated data was given for a format that has none.
+    #[error("column {column}: --aad was given, and {format} authenticates no associated data")]
+    NoAssociatedData {
+        /// The column.
+        column: String,
+        /// The format.
+        format: &'static str,
+    },
     /// No column was named.
     #[error("no column was named: a rotation of nothing would succeed and mean nothing")]
     NoColumns,
@@ -150,12 +175,22 @@ impl Recipe {
                 spec.name,
                 spec.from.name(),
                 spec.to.name(),
-                spec.associated_data.as_ref().map_or("", Template::source)
+                spec.associated_data.as_deref().unwrap_or("")
             ));
             let unfit = |cause| RecipeError::Unfit {
                 column: spec.name.clone(),
                 cause,
             };
+            if let Some(format) = [spec.from, spec.to]
+                .into_iter()
+                .find(|format| !format.binds_associated_data())
+                && spec.associated_data.is_some()
+            {
+                return Err(RecipeError::NoAssociatedData {
+                    column: spec.name,
+                    format: format.name(),
+                });
+            }
             let target = KeyedCipher::join(spec.to, to).map_err(unfit)?;
             let sources = from
                 .iter()
@@ -166,10 +201,8 @@ impl Recipe {
                 name: spec.name,
                 from: spec.from,
                 to: spec.to,
-                associated_data: spec.associated_data.map(|template| BoundTemplate {
-                    positions: Vec::new(),
-                    template,
-                }),
+                template: spec.associated_data,
+                associated_data: None,
                 target,
                 sources,
                 max_len: None,
@@ -186,17 +219,45 @@ impl Recipe {
         })
     }
 
-    /// Columns that associated data refers to, each once; the store decides which of them are key columns.
-    pub fn template_columns(&self) -> Vec<String> {
+    /// Columns that associated data refers to beside the primary key, each once.
+    pub fn context_columns(&self, survey: &Survey) -> Result<Vec<String>, RecipeError> {
         let mut names: Vec<String> = Vec::new();
-        for template in self.columns.iter().filter_map(|column| column.associated_data.as_ref()) {
-            for name in template.template.columns() {
-                if !names.iter().any(|known| known == name) {
-                    names.push(name.to_owned());
+        for column in &self.columns {
+            let Some(data) = column.parse_template(survey)? else {
+                continue;
+            };
+            for name in data.columns() {
+                if position(&survey.key, name).is_none() && !names.contains(name) {
+                    names.push(name.clone());
                 }
             }
         }
-        names
+        Ok(names)
+    }
+
+    /// Tells every column where it stands in the surveyed table.
+    pub fn bind(&mut self, survey: &Survey) -> Result<(), RecipeError> {
+        for (column, value) in self.columns.iter_mut().zip(&survey.values) {
+            column.name.clone_from(&value.name);
+            column.max_len = value.max_len;
+            let Some(data) = column.parse_template(survey)? else {
+                continue;
+            };
+            let positions = data
+                .columns()
+                .iter()
+                .map(|name| {
+                    let key = position(&survey.key, name).map(Position::Key);
+                    key.or_else(|| position(&survey.contexts, name).map(Position::Context))
+                        .ok_or_else(|| RecipeError::TemplateColumn {
+                            column: column.name.clone(),
+                            missing: name.escape_debug().to_string(),
+                        })
+                })
+                .collect::<Result<_, _>>()?;
+            column.associated_data = Some(BoundTemplate { data, positions });
+        }
+        Ok(())
     }
 
     /// What makes this rotation the one that an earlier run began.
@@ -210,7 +271,10 @@ impl Recipe {
             digest.update(&(part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        let id = digest.finish().as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = digest.finish().as_ref()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         PlanIdentity {
             id,
             table: table.to_owned(),
@@ -219,6 +283,25 @@ impl Recipe {
             to,
         }
     }
+}
+
+impl ColumnRecipe {
+    fn parse_template(&self, survey: &Survey) -> Result<Option<AssociatedData>, RecipeError> {
+        let key: Vec<&str> = survey.key.iter().map(|column| column.name.as_str()).collect();
+        self.template
+            .as_deref()
+            .map(|template| AssociatedData::parse(template, &key))
+            .transpose()
+            .map_err(|cause| RecipeError::Template {
+                column: self.name.clone(),
+                cause,
+            })
+    }
+}
+
+fn position(columns: &[Column], name: &str) -> Option<usize> {
+    let exact = columns.iter().position(|column| column.name == name);
+    exact.or_else(|| columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)))
 }
 
 impl KeyedCipher {

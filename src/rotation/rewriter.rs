@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize as _;
 
+use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge};
-use super::recipe::{BoundTemplate, ColumnRecipe, Position, Recipe};
-use crate::format::{Carried, NonceRng, detect};
+use super::recipe::{ColumnRecipe, Recipe};
+use crate::format::{Carried, NonceRng, looks_sealed, seal_checked};
 use crate::store::page::{Page, Quarantined, Swaps};
 use crate::store::{RewriteStopped, Rewriter};
 
@@ -52,7 +52,7 @@ pub struct Resealer {
     on_unreadable: OnUnreadable,
     rng: NonceRng,
     plain: Vec<u8>,
-    associated_data: Vec<u8>,
+    binder: Binder,
     refusal: RefusalSlot,
 }
 
@@ -64,7 +64,7 @@ impl Resealer {
             on_unreadable,
             rng,
             plain: Vec::new(),
-            associated_data: Vec::new(),
+            binder: Binder::default(),
             refusal,
         }
     }
@@ -97,31 +97,38 @@ impl Resealer {
         carried: Carried,
         swaps: &mut Swaps,
     ) -> Result<(), RewriteStopped> {
-        let end = self.plain.len();
+        let Ok(associated_data) = self.binder.bind(column.associated_data.as_ref(), value.page, value.row) else {
+            return self.quarantine(value, Reason::NullContext, swaps);
+        };
+        if looks_sealed(&self.plain[start..]).is_some() {
+            swaps.tally.nested += 1;
+        }
         let carried = Carried {
             timestamp: carried.timestamp.or(Some(self.recipe.now_seconds)),
             ..carried
         };
         let sealed_at = swaps.byte_len();
-        let cipher = &column.target.cipher;
-        cipher.seal(&self.plain[start..end], &self.associated_data, carried, &mut self.rng, swaps.arena());
+        let sealed = seal_checked(
+            &*column.target.cipher,
+            &mut self.plain,
+            start,
+            associated_data,
+            carried,
+            &mut self.rng,
+            swaps.arena(),
+        );
+        if sealed.is_err() {
+            return Err(self.refuse(Refusal::ReadBack {
+                column: column.name.clone(),
+                key: describe_key(value.page, value.row),
+            }));
+        }
         let needs = swaps.byte_len() - sealed_at;
         if let Some(holds) = column.max_len
             && needs as u64 > holds
         {
             swaps.arena().truncate(sealed_at);
             return self.quarantine(value, Reason::DoesNotFit { needs, holds }, swaps);
-        }
-        let read_back = cipher.open(&swaps.arena()[sealed_at..], &self.associated_data, &mut self.plain);
-        let same = read_back.is_ok() && bool::from(self.plain[start..end].ct_eq(&self.plain[end..]));
-        if !same {
-            return Err(self.refuse(Refusal::ReadBack {
-                column: column.name.clone(),
-                key: describe_key(value.page, value.row),
-            }));
-        }
-        if detect::looks_sealed(&self.plain[start..end]).is_some() {
-            swaps.tally.nested += 1;
         }
         swaps.assign(value.row, value.column, sealed_at);
         swaps.tally.due += 1;
@@ -135,11 +142,20 @@ impl Rewriter for Resealer {
         for row in 0..page.len() {
             swaps.tally.rows += 1;
             for (at, column) in recipe.columns.iter().enumerate() {
-                render_associated_data(column.associated_data.as_ref(), page, row, &mut self.associated_data);
                 let value = Place { page, row, column: at };
                 let start = self.plain.len();
-                let cell = page.value(row, at);
-                match judge(column, recipe.plaintext, cell, &self.associated_data, Depth::Hint, &mut self.plain) {
+                let verdict = match self.binder.bind(column.associated_data.as_ref(), page, row) {
+                    Ok(bound) => judge(
+                        column,
+                        recipe.plaintext,
+                        page.value(row, at),
+                        bound,
+                        Depth::Hint,
+                        &mut self.plain,
+                    ),
+                    Err(NullContext) => Verdict::Unreadable(Reason::NullContext),
+                };
+                match verdict {
                     Verdict::Null => swaps.tally.nulls += 1,
                     Verdict::Current => swaps.tally.current += 1,
                     Verdict::Plaintext => swaps.tally.plaintext += 1,
@@ -161,26 +177,6 @@ impl Drop for Resealer {
     fn drop(&mut self) {
         self.plain.zeroize();
     }
-}
-
-/// Renders the associated data of one value into `out`, which is cleared first.
-pub fn render_associated_data(bound: Option<&BoundTemplate>, page: &Page, row: usize, out: &mut Vec<u8>) {
-    out.clear();
-    let Some(bound) = bound else { return };
-    bound.template.render(
-        |index, out| {
-            let cell = match bound.positions[index] {
-                Position::Key(part) => page.key(row, part),
-                Position::Context(part) => page.context(row, part),
-            };
-            cell.render(out);
-        },
-        |index| match bound.positions[index] {
-            Position::Key(part) => page.key(row, part).kind as u8,
-            Position::Context(part) => page.context(row, part).kind as u8,
-        },
-        out,
-    );
 }
 
 /// The primary key of a row, for people.

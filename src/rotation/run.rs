@@ -199,21 +199,21 @@ impl<'a> Run<'a> {
         findings: Vec<Finding>,
     ) -> Result<RotationReport, RotationError> {
         let failed = RotationError::store("re-encrypt");
-        let ranges = self.ranges(control.as_deref_mut()).await?;
+        let ranges = self.ranges(&mut control).await?;
         let begun = std::time::Instant::now();
         let mut counters = self.re_encrypt(ranges).await?;
         // Partitions that appeared meanwhile become ranges of their own.
-        if let Some(control) = control.as_deref_mut() {
-            while let Some(more) = self.ranges_of_new_relations(control).await? {
+        if let Some(control) = &mut control {
+            while let Some(more) = self.ranges_of_new_relations(&mut **control).await? {
                 counters += self.re_encrypt(more).await?;
             }
         }
         let this_run = (counters.rows_reencrypted, begun.elapsed());
-        self.set_status(control.as_deref_mut(), PlanStatus::Swept).await?;
+        self.set_status(&mut control, PlanStatus::Swept).await?;
 
         let mut sweeps = 0;
         let census = loop {
-            let (swept, count) = self.sweep_until_clean(control.as_deref_mut(), sweeps).await?;
+            let (swept, count) = self.sweep_until_clean(&mut control, sweeps).await?;
             counters += swept;
             sweeps = count;
             let census = self.verify().await?;
@@ -223,9 +223,9 @@ impl<'a> Run<'a> {
             }
         };
         if census.is_clean() {
-            self.set_status(control.as_deref_mut(), PlanStatus::Verified).await?;
+            self.set_status(&mut control, PlanStatus::Verified).await?;
         }
-        if let (Some(control), Some(plan)) = (control.as_deref_mut(), &self.plan) {
+        if let (Some(control), Some(plan)) = (&mut control, &self.plan) {
             if census.unreadable == 0 && !control.quarantine(&plan.identity.id).await.map_err(&failed)?.is_empty() {
                 control.clear_quarantine(plan).await.map_err(&failed)?;
             }
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
     }
 
     /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
-    async fn ranges(&self, control: Option<&mut dyn Control>) -> Result<Vec<Range>, RotationError> {
+    async fn ranges(&self, control: &mut Option<Box<dyn Control>>) -> Result<Vec<Range>, RotationError> {
         let failed = RotationError::store("re-encrypt");
         let (Some(control), Some(plan)) = (control, &self.plan) else {
             let intervals = self.intervals(true).await?;
@@ -321,12 +321,12 @@ impl<'a> Run<'a> {
     /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
     async fn sweep_until_clean(
         &self,
-        mut control: Option<&mut (dyn Control + 'static)>,
+        control: &mut Option<Box<dyn Control>>,
         before: u32,
     ) -> Result<(Counters, u32), RotationError> {
         let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
         while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
-            let (census, written) = self.sweep(control.as_deref_mut()).await?;
+            let (census, written) = self.sweep(control).await?;
             counters += written;
             sweeps += 1;
             clean = if census.due == 0 { clean + 1 } else { 0 };
@@ -334,12 +334,12 @@ impl<'a> Run<'a> {
         Ok((counters, sweeps))
     }
 
-    async fn sweep(&self, control: Option<&mut (dyn Control + 'static)>) -> Result<(Census, Counters), RotationError> {
+    async fn sweep(&self, control: &mut Option<Box<dyn Control>>) -> Result<(Census, Counters), RotationError> {
         let failed = RotationError::store("sweep");
         let mut fences: Vec<(String, Fence)> = Vec::new();
         if let (Some(control), Some(plan)) = (control, &self.plan) {
             // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
-            if let Some(more) = self.ranges_of_new_relations(control).await? {
+            if let Some(more) = self.ranges_of_new_relations(&mut **control).await? {
                 self.re_encrypt(more).await?;
             }
             for range in control.ranges(&plan.identity.id).await.map_err(&failed)? {
@@ -430,7 +430,7 @@ impl<'a> Run<'a> {
             .map_err(RotationError::store("preflight"))
     }
 
-    async fn set_status(&self, control: Option<&mut (dyn Control + 'static)>, status: PlanStatus) -> Result<(), RotationError> {
+    async fn set_status(&self, control: &mut Option<Box<dyn Control>>, status: PlanStatus) -> Result<(), RotationError> {
         match (control, &self.plan) {
             (Some(control), Some(plan)) => control
                 .set_status(plan, status)
@@ -440,7 +440,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn crew<P, Y, L>(&self, step: &'static str, workers: usize, pieces: Vec<P>, labour: L) -> Result<Vec<Y>, RotationError>
+    async fn crew<P, Y, L>(
+        &self,
+        step: &'static str,
+        workers: usize,
+        pieces: Vec<P>,
+        labour: L,
+    ) -> Result<Vec<Y>, RotationError>
     where
         P: Send + 'static,
         Y: Send + 'static,
