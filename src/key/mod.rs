@@ -18,6 +18,7 @@ mod text;
 mod tink_json;
 
 pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
+pub(crate) use file::{Expected, Place, check_private};
 pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted};
 pub use id::{Fingerprint, KeyId};
 pub use keyring::{
