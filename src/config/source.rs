@@ -24,10 +24,13 @@ pub struct Secret {
 
 /// Reads secrets. Holds the environment, so that tests can give another.
 pub struct SecretReader<'a> {
-    environment: Box<dyn Fn(&str) -> Option<OsString> + 'a>,
+    environment: Environment<'a>,
     kept_from_children: Vec<String>,
     command_timeout: Duration,
 }
+
+/// Looks up a variable.
+type Environment<'a> = Box<dyn Fn(&str) -> Option<OsString> + 'a>;
 
 /// Why a secret could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -254,6 +254,16 @@ impl Place {
     }
 }
 
+/// Writes a secret to a file of its own, mode 0600; an existing file is replaced only if `force` says so.
+pub fn write_private(path: &Path, content: &[u8], force: bool) -> Result<(), ReplaceFault> {
+    let place = Place::at(path).map_err(|source| ReplaceFault::Before {
+        step: Step::Create,
+        source,
+    })?;
+    let expected = if force { Expected::Anything } else { Expected::Nothing };
+    place.replace(content, &expected, &mut Uninterrupted)
+}
+
 /// One replacement under way.
 struct Replacement<'a> {
     place: &'a Place,

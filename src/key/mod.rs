@@ -18,8 +18,8 @@ mod text;
 mod tink_json;
 
 pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
-pub(crate) use file::{Expected, Place, check_private};
-pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted};
+pub(crate) use file::check_private;
+pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted, write_private};
 pub use id::{Fingerprint, KeyId};
 pub use keyring::{
     FILE_BYTES_MAX, KEYS_MAX, Keyring, KeyringEdit, KeyringError, KeyringFault, Previous, Seal, Unlock, WorkFactor,

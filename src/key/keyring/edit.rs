@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{FILE_BYTES_MAX, Keyring, KeyringError, KeyringFault, Seal, Unlock, payload, read_sealed, unseal};
+use crate::key::Keyset;
 use crate::key::file::{Digest, Expected, Place, Steps, Uninterrupted};
 use crate::key::lock::Lock;
 
@@ -79,6 +80,13 @@ impl KeyringEdit {
     /// The keyring, to be changed.
     pub fn keyring_mut(&mut self) -> &mut Keyring {
         &mut self.keyring
+    }
+
+    /// Adds a keyset; its name must be new.
+    pub fn insert(&mut self, keyset: Keyset) -> Result<(), KeyringError> {
+        self.keyring
+            .insert(keyset)
+            .map_err(|fault| KeyringError::new(&self.path, fault))
     }
 
     /// Seals the next version to something else.
