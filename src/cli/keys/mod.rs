@@ -62,10 +62,10 @@ pub fn run(args: KeysArgs, context: &mut Context<'_>) -> Result<Exit, CliError> 
 
 const EXAMPLES: &str = "\
 Examples:
-  export RESEAL_PASSPHRASE            # set it without typing it into the history: read -rs RESEAL_PASSPHRASE
-  reseal keys generate customer-data                  # first key of a keyset; makes reseal.keyring if there is none
+  read -rs RESEAL_PASSPHRASE && export RESEAL_PASSPHRASE
+  reseal keys generate customer-data   # first key; makes reseal.keyring if need be
   reseal keys import customer-data --from env:FERNET_KEYS --format fernet
-  reseal keys generate customer-data                  # the next key, staged: readers get it first
-  reseal keys promote customer-data                   # then writers seal with it
-  reseal keys export customer-data --as multifernet --out fernet-keys
+  reseal keys generate customer-data   # the next key, staged: readers get it first
+  reseal keys promote customer-data    # then writers seal with it
+  reseal keys export customer-data --as tink-json --out keyset.json
   reseal keys list --json";
