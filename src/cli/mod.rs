@@ -21,6 +21,7 @@ use crate::config::SecretReader;
 pub use error::CliError;
 pub use exit::Exit;
 pub use output::{Output, escaped};
+pub use process::silence_panics;
 
 /// What a command works with besides its arguments. Tests give their own.
 pub struct Context<'a> {
@@ -62,7 +63,8 @@ impl Command {
 
 /// The program: protects the process, reads the arguments, runs the command.
 pub fn main() -> ExitCode {
-    let hardened = process::harden();
+    process::silence_panics();
+    let closed = process::close_memory();
     // Not locked for good: a panic in another thread must be able to speak.
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
     let is_terminal = stdout.is_terminal();
@@ -71,7 +73,7 @@ pub fn main() -> ExitCode {
         secrets: SecretReader::new(|name| std::env::var_os(name)),
         now: process::now,
     };
-    if let Err(missing) = hardened {
+    if let Err(missing) = closed {
         context.output.say(&format!("warning: {missing}"));
     }
     run(std::env::args_os(), &mut context).into()

@@ -1,26 +1,43 @@
 //! What the process does before it reads its first secret, and the one reading of the clock.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Switches off core dumps and the access of other processes of the same user to this one's memory; makes panics silent about
-/// values. An error names the protection that could not be had.
-pub fn harden() -> Result<(), &'static str> {
-    std::panic::set_hook(Box::new(|panic| {
-        // The message of a panic may hold a value; the place cannot.
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        eprintln!("error: unexpected failure at {place}: this is a bug; a keyring or batch under way is as it was before");
-    }));
-    let limit = Rlimit {
+/// Switches off core dumps, and the access of other processes of the same user to this one's memory. An error names the
+/// protection that could not be had.
+pub fn close_memory() -> Result<(), &'static str> {
+    let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    if setrlimit(Resource::Core, limit).is_err() || getrlimit(Resource::Core).current != Some(0) {
-        return Err("core dumps could not be switched off");
-    }
+    setrlimit(Resource::Core, none).map_err(|_| "core dumps could not be switched off")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|_| "memory could not be closed to other processes")
+}
+
+/// Makes panics say where they happened and nothing else: their message may hold a value.
+pub fn silence_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("error: unexpected failure at {place}: this is a bug; run the command again to continue");
+    }));
 }
 
 /// The present time. No decision about data depends on it; it stands in records.
 pub fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustix::process::{dumpable_behavior, getrlimit};
+
+    use super::*;
+
+    #[test]
+    fn memory_is_closed() {
+        close_memory().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let core = getrlimit(Resource::Core);
+        assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
+    }
 }

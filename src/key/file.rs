@@ -228,6 +228,8 @@ impl Place {
             Err(error) => return Err(LockFault::Unusable(error.into())),
         };
         check_private(&file).map_err(LockFault::Unfit)?;
+        // A umask may have taken the owner's own rights away, and then the next writer could not open it.
+        rustix::fs::fchmod(&file, PRIVATE).map_err(|error| LockFault::Unusable(error.into()))?;
         Ok(file)
     }
 
