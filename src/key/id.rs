@@ -40,6 +40,16 @@ impl Fingerprint {
         bytes.copy_from_slice(&tag.as_ref()[..8]);
         Self(bytes)
     }
+
+    /// Reads the 16 lowercase hexadecimal digits that [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 16 || !digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        let bytes = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
+        Some(Self(bytes))
+    }
 }
 
 impl fmt::Display for Fingerprint {

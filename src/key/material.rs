@@ -16,7 +16,7 @@ pub enum MaterialError {
     /// Not 16, 24 or 32 bytes.
     #[error("a key has 16, 24 or 32 bytes, this one has {0}")]
     Length(usize),
-    /// A repeated byte, a counting pattern or printable text only: a placeholder or a password, not a key (B55).
+    /// Few distinct bytes or a counting pattern: a placeholder, not a key (B55).
     #[error("these bytes are not random enough to be a key ({0}); generate one with `reseal keys generate`")]
     LowEntropy(&'static str),
     /// The operating system's random generator failed; there is no fallback (B56).

@@ -2,8 +2,35 @@
 //!
 //! Nothing here knows a database or a ciphertext format, and nothing here prints key material.
 
+mod algorithm;
+mod file;
 mod id;
+mod keyring;
+mod keyset;
+mod lock;
 mod material;
+mod member;
+mod multifernet;
+mod name;
+mod refusal;
+mod state;
+mod text;
+mod tink_json;
 
+pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
+pub(crate) use file::check_private;
+pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted, write_private};
 pub use id::{Fingerprint, KeyId};
+pub use keyring::{
+    FILE_BYTES_MAX, KEYS_MAX, Keyring, KeyringEdit, KeyringError, KeyringFault, Previous, Seal, Unlock, WorkFactor,
+};
+pub use keyset::{Entry, ImportedKey, Keyset, OldPrimary};
+pub use lock::LockFault;
 pub use material::{KeyMaterial, MaterialError};
+pub use member::{Key, Origin, Transition};
+pub use multifernet::{NotFernet, write_multifernet};
+pub use name::{KeysetName, UnfitName};
+pub use refusal::KeysetError;
+pub use state::{ARROWS, Arrow, ForbiddenStep, KeyState, UnknownState};
+pub use text::{KeyEncoding, KeyTextError, decode_fernet_list};
+pub use tink_json::{TinkJsonError, read_tink_json, write_tink_json};

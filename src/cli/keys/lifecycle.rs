@@ -1,0 +1,200 @@
+//! `reseal keys stage|promote|retire|compromise|destroy`: one arrow of a key's life each.
+
+use clap::Args;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+
+use super::view;
+use crate::cli::arg::{KeyringArgs, keyset, parse_key_id};
+use crate::cli::{CliError, Context, Exit};
+use crate::key::{Key, KeyId, KeyState, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
+
+/// Give a pending key to readers, or give a retired one back to them
+#[derive(Args)]
+pub struct StageArgs {
+    #[command(flatten)]
+    which: WhichKey,
+}
+
+/// Make a staged key primary: writers seal with it from now on
+///
+/// The old primary becomes retiring and keeps opening the values under it. Only when every reader has the new key may it be
+/// promoted; a retiring key may be promoted again, to undo a rotation.
+#[derive(Args)]
+pub struct PromoteArgs {
+    /// The old primary leaked: it becomes compromised, and applications are no longer given it
+    #[arg(long)]
+    compromised: bool,
+
+    #[command(flatten)]
+    which: WhichKey,
+}
+
+/// Take a key from readers, once nothing needs it
+///
+/// Make sure first that no value is left under it: reseal verify. The key stays in the keyring and can be staged again.
+#[derive(Args)]
+pub struct RetireArgs {
+    #[command(flatten)]
+    which: WhichKey,
+}
+
+/// Record that a key leaked
+#[derive(Args)]
+pub struct CompromiseArgs {
+    #[command(flatten)]
+    which: WhichKey,
+}
+
+/// Wipe a retired key for good, leaving its id as a tombstone
+///
+/// Nothing opens values under it any more, not even those in backups. The .bak file beside the keyring is replaced, too; copies of
+/// the keyring elsewhere are yours to destroy.
+#[derive(Args)]
+pub struct DestroyArgs {
+    /// Yes, wipe it for good
+    #[arg(long)]
+    yes: bool,
+
+    /// How long backups are kept, such as 35d: refuse until that long after the key was retired
+    #[arg(long, value_name = "TIME", default_value = "0d", value_parser = parse_days)]
+    backup_horizon: SignedDuration,
+
+    #[command(flatten)]
+    which: WhichKey,
+}
+
+#[derive(Args)]
+struct WhichKey {
+    /// The keyset
+    keyset: KeysetName,
+
+    /// The key, as `reseal keys list` shows it; may be left out when only one comes into question
+    #[arg(value_parser = parse_key_id)]
+    key: Option<KeyId>,
+
+    #[command(flatten)]
+    keyring: KeyringArgs,
+}
+
+pub(super) fn stage(args: StageArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let candidate = |key: &Key| key.state() == KeyState::Pending;
+    change(&args.which, "stage", candidate, Previous::Kept, context, Keyset::stage)
+}
+
+pub(super) fn promote(args: PromoteArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let candidate = |key: &Key| key.state() == KeyState::Staged;
+    let old = if args.compromised {
+        OldPrimary::IsCompromised
+    } else {
+        OldPrimary::Retires
+    };
+    change(
+        &args.which,
+        "promote",
+        candidate,
+        Previous::Kept,
+        context,
+        |keyset, id, now| keyset.promote(id, old, now),
+    )
+}
+
+pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let candidate = |key: &Key| matches!(key.state(), KeyState::Retiring | KeyState::Compromised) && key.retired_at().is_none();
+    change(&args.which, "retire", candidate, Previous::Kept, context, Keyset::retire)
+}
+
+pub(super) fn compromise(args: CompromiseArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    // Never guessed: it cannot be undone.
+    change(
+        &args.which,
+        "compromise",
+        |_| false,
+        Previous::Kept,
+        context,
+        Keyset::mark_compromised,
+    )
+}
+
+pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    if !args.yes {
+        return Err(CliError::new(Exit::Refused, "destroying a key cannot be undone")
+            .next("check that no backup needs it, then add --yes"));
+    }
+    let horizon = args.backup_horizon;
+    change(
+        &args.which,
+        "destroy",
+        |_| false,
+        Previous::Forgotten,
+        context,
+        |keyset, id, now| {
+            // Asked again, for instance after a crash: the bytes are gone, and the commit makes sure that .bak has none either.
+            if keyset.get(id).is_some_and(|key| key.state() == KeyState::Destroyed) {
+                return Ok(());
+            }
+            keyset.destroy(id, horizon, now)
+        },
+    )
+}
+
+fn change(
+    which: &WhichKey,
+    command: &'static str,
+    candidate: impl Fn(&Key) -> bool,
+    previous: Previous,
+    context: &mut Context<'_>,
+    step: impl FnOnce(&mut Keyset, KeyId, Timestamp) -> Result<(), KeysetError>,
+) -> Result<Exit, CliError> {
+    let now = (context.now)();
+    let mut edit = which.keyring.edit(context)?;
+    let id = match which.key {
+        Some(id) => id,
+        None => only_candidate(keyset(edit.keyring(), &which.keyset)?, command, candidate)?,
+    };
+    match edit.keyring_mut().keyset_mut(&which.keyset) {
+        Some(keyset) => step(keyset, id, now)?,
+        // Says which keysets there are.
+        None => keyset(edit.keyring(), &which.keyset).map(|_| ())?,
+    }
+    let keyring = edit.commit(previous)?;
+    let keyset = keyset(&keyring, &which.keyset)?;
+    context.output.say(&view::table(keyset));
+    view::document(context, command, &which.keyring.keyring, &keyring, [keyset], Some(id))?;
+    Ok(Exit::Done)
+}
+
+fn only_candidate(keyset: &Keyset, command: &str, candidate: impl Fn(&Key) -> bool) -> Result<KeyId, CliError> {
+    let ids: Vec<_> = keyset.keys().iter().filter(|key| candidate(key)).map(Key::id).collect();
+    match ids.as_slice() {
+        [id] => Ok(*id),
+        [] => Err(CliError::new(
+            Exit::Refused,
+            format!("no key of keyset {} can be taken without naming it", keyset.name()),
+        )
+        .next(format!(
+            "reseal keys list {0}, then: reseal keys {command} {0} KEY",
+            keyset.name()
+        ))),
+        several => {
+            let ids: Vec<_> = several.iter().map(ToString::to_string).collect();
+            Err(CliError::new(
+                Exit::Refused,
+                format!("keyset {} has several such keys: {}", keyset.name(), ids.join(", ")),
+            )
+            .next(format!("reseal keys {command} {} {}", keyset.name(), ids[0])))
+        }
+    }
+}
+
+/// A time as people write it: 35d, 12h, 1w 2d. Days have 24 hours.
+fn parse_days(text: &str) -> Result<SignedDuration, &'static str> {
+    let span: Span = text.parse().map_err(|_| "a time such as 35d or 12h")?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "a time in weeks, days or hours, such as 35d")?;
+    if duration.is_negative() {
+        Err("a time that is not negative")
+    } else {
+        Ok(duration)
+    }
+}

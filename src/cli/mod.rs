@@ -1,0 +1,152 @@
+//! The terminal: arguments in, one exit code out.
+//!
+//! A command is one variant of [`Command`] and one file with its arguments and a `run`.
+
+pub mod arg;
+mod error;
+mod exit;
+mod keys;
+mod output;
+mod process;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, Subcommand};
+
+use crate::config::SecretReader;
+
+pub use error::CliError;
+pub use exit::Exit;
+pub use output::{Output, escaped};
+pub use process::silence_panics;
+
+/// What a command works with besides its arguments. Tests give their own.
+pub struct Context<'a> {
+    /// Where output goes.
+    pub output: Output<'a>,
+    /// Reads secrets by reference.
+    pub secrets: SecretReader<'a>,
+    /// Tells the time.
+    pub now: fn() -> jiff::Timestamp,
+}
+
+/// Rotate the keys behind encrypted columns in live SQL databases.
+///
+/// Secrets are never arguments. Wherever a key, passphrase or URL is needed, say where it is: env:NAME, file:PATH, fd:N, prompt,
+/// cmd:COMMAND; keys also keyring:KEYSET[@KEYID].
+#[derive(Parser)]
+#[command(name = "reseal", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print one JSON document on standard output; its first field names its schema
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Keys(keys::KeysArgs),
+}
+
+impl Command {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Keys(args) => keys::run(args, context),
+        }
+    }
+}
+
+/// The program: protects the process, reads the arguments, runs the command.
+pub fn main() -> ExitCode {
+    process::silence_panics();
+    let closed = process::close_memory();
+    // Not locked for good: a panic in another thread must be able to speak.
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    let is_terminal = stdout.is_terminal();
+    let mut context = Context {
+        output: Output::new(&mut stdout, &mut stderr, is_terminal),
+        secrets: SecretReader::new(|name| std::env::var_os(name)),
+        now: process::now,
+    };
+    if let Err(missing) = closed {
+        context.output.say(&format!("warning: {missing}"));
+    }
+    run(std::env::args_os(), &mut context).into()
+}
+
+/// Runs one command line, program name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, context: &mut Context<'_>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return answer(error, context),
+    };
+    context.output.use_json(cli.json);
+    match cli.command.run(context) {
+        Ok(exit) => exit,
+        Err(error) => {
+            context.output.say(&error.text());
+            // The exit code tells it, too, should standard output be gone.
+            let _ = context.output.document("reseal.error/1", &error.document());
+            error.exit()
+        }
+    }
+}
+
+/// Help and version are answers; everything else that clap stops at is a usage error.
+fn answer(mut error: clap::Error, context: &mut Context<'_>) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let printed = context.output.print_rendered(&error.render().to_string());
+            if printed.is_ok() { Exit::Done } else { Exit::Unusable }
+        }
+        _ => {
+            hide_values(&mut error);
+            context.output.say_rendered(&error.render().to_string());
+            Exit::Usage
+        }
+    }
+}
+
+/// clap repeats what it did not understand; that may be a secret in the wrong place. Short lowercase words, which a suggestion
+/// helps with, and names of options stay.
+fn hide_values(error: &mut clap::Error) {
+    for kind in [
+        ContextKind::InvalidArg,
+        ContextKind::InvalidValue,
+        ContextKind::InvalidSubcommand,
+    ] {
+        let shown = match error.get(kind) {
+            Some(ContextValue::String(text)) => text.clone(),
+            _ => continue,
+        };
+        let name = shown.split('=').next().unwrap_or_default();
+        let is_plain = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b' ' | b'<' | b'>'))
+        };
+        let is_option = shown.starts_with('-') && is_plain(&name.to_ascii_lowercase());
+        let replaced = match kind {
+            ContextKind::InvalidArg if is_option => name.to_owned(),
+            ContextKind::InvalidArg if shown.starts_with('<') || shown.starts_with('[') => continue,
+            _ if shown.len() <= WORD_BYTES_MAX && is_plain(&shown) => continue,
+            _ => "(not shown)".to_owned(),
+        };
+        error.insert(kind, ContextValue::String(replaced));
+    }
+}
+
+/// The longest word worth a suggestion; keys are longer.
+const WORD_BYTES_MAX: usize = 12;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, verified                      5  incomplete; run again to continue
+  1  unexpected: a bug                   6  somebody else holds the dataset or keyring
+  2  usage                               7  findings: values quarantined or not under the target key
+  3  configuration or keys unusable      8  database or key service unreachable
+  4  refused; nothing was touched        9  integrity: a human must look";

@@ -1,0 +1,166 @@
+//! The one place that writes to the terminal: people read standard error, programs read JSON on standard output.
+//!
+//! Whatever came from outside (names, paths, errors of servers) may hold control characters; they are escaped here, so that no
+//! command has to think of it.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter};
+
+/// Where output goes. Tests give their own writers.
+pub struct Output<'a> {
+    stdout: &'a mut dyn Write,
+    stderr: &'a mut dyn Write,
+    stdout_is_terminal: bool,
+    json: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Output for people until [`use_json`](Self::use_json) says otherwise.
+    pub fn new(stdout: &'a mut dyn Write, stderr: &'a mut dyn Write, stdout_is_terminal: bool) -> Self {
+        Self {
+            stdout,
+            stderr,
+            stdout_is_terminal,
+            json: false,
+        }
+    }
+
+    /// Whether a program reads along: one JSON document on standard output.
+    pub fn use_json(&mut self, json: bool) {
+        self.json = json;
+    }
+
+    /// Whether a program reads along.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether standard output is a terminal, where no secret belongs.
+    pub fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Says something to a person. Line ends stay, other control characters are escaped.
+    pub fn say(&mut self, text: &str) {
+        for line in text.lines() {
+            // Nobody is left to tell when standard error is gone, and the work must not stop for it.
+            let _ = writeln!(self.stderr, "{}", escaped(line));
+        }
+    }
+
+    /// Says something that came from a trusted renderer, colours included: help and usage.
+    pub fn say_rendered(&mut self, text: &str) {
+        let _ = write!(self.stderr, "{text}");
+    }
+
+    /// Prints help or the version, which were asked for, on standard output.
+    pub fn print_rendered(&mut self, text: &str) -> io::Result<()> {
+        self.stdout.write_all(text.as_bytes())?;
+        self.stdout.flush()
+    }
+
+    /// Prints the one JSON document of this run, if a program reads along. Its first field is `"schema"`.
+    pub fn document(&mut self, schema: &str, body: &impl Serialize) -> io::Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let document = Document { schema, body };
+        let mut writer = serde_json::Serializer::with_formatter(&mut *self.stdout, EscapingFormatter(CompactFormatter));
+        document.serialize(&mut writer)?;
+        self.stdout.write_all(b"\n")?;
+        self.stdout.flush()
+    }
+
+    /// Writes bytes that were asked for as they are. The caller has made sure that they may go there.
+    pub fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stdout.write_all(bytes)?;
+        self.stdout.flush()
+    }
+}
+
+/// `text` with every character escaped that could move the cursor, change colours, reorder or hide text.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if text.chars().any(is_deceptive) {
+        Cow::Owned(
+            text.chars()
+                .map(|c| {
+                    if is_deceptive(c) {
+                        c.escape_unicode().to_string()
+                    } else {
+                        c.into()
+                    }
+                })
+                .collect(),
+        )
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[derive(Serialize)]
+struct Document<'a, T: Serialize> {
+    schema: &'a str,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// JSON as usual, with deceptive characters as `\u` escapes: valid JSON that is safe on a terminal, too.
+struct EscapingFormatter(CompactFormatter);
+
+impl Formatter for EscapingFormatter {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_deceptive(*c)) {
+            self.0.write_string_fragment(writer, &rest[..at])?;
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + c.len_utf8()..];
+        }
+        self.0.write_string_fragment(writer, rest)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\u{1b}[2Jb\u{202e}c\rd\u{9b}31m\u{200b}é";
+
+    #[test]
+    fn people_see_escapes_instead_of_control_characters() {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        Output::new(&mut stdout, &mut stderr, false).say(&format!("{HOSTILE}\nsecond line"));
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!(said, "a\\u{1b}[2Jb\\u{202e}c\\u{d}d\\u{9b}31m\\u{200b}é\nsecond line\n");
+        assert!(stdout.is_empty());
+    }
+
+    #[test]
+    fn json_is_valid_complete_and_harmless_on_a_terminal() {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut output = Output::new(&mut stdout, &mut stderr, true);
+        output
+            .document("reseal.test/1", &serde_json::json!({ "name": HOSTILE }))
+            .unwrap();
+        output.use_json(true);
+        output
+            .document("reseal.test/1", &serde_json::json!({ "name": HOSTILE }))
+            .unwrap();
+        let text = String::from_utf8(stdout).unwrap();
+        assert!(text.starts_with(r#"{"schema":"reseal.test/1","#), "{text}");
+        assert!(!text.trim_end().chars().any(is_deceptive), "{text:?}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["name"], HOSTILE);
+    }
+}

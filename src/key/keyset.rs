@@ -1,0 +1,481 @@
+//! The keys of one purpose. In every reachable state exactly one of them is primary.
+//!
+//! Each operation either happens whole and raises the revision, or changes nothing. Time is an argument.
+
+use jiff::{SignedDuration, Timestamp};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::member::{Key, Origin, Transition};
+use super::{
+    Algorithm, Fingerprint, ForbiddenStep, KeyId, KeyMaterial, KeyState, KeysetError, KeysetName, MaterialError, OutputPrefix,
+};
+
+/// The keys of one purpose, one of them primary; with a revision that grows with every change.
+pub struct Keyset {
+    name: KeysetName,
+    revision: u64,
+    keys: Vec<Key>,
+}
+
+/// How a key enters a keyset that has a primary already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Kept back.
+    Pending,
+    /// Given to readers, for opening only: what a rotation begins with.
+    Staged,
+    /// An older key of the application whose values are still there.
+    Retiring,
+}
+
+/// What becomes of the primary when another key takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldPrimary {
+    /// It keeps opening the values that remain under it.
+    Retires,
+    /// It leaked: from now on only the re-encryption opens with it.
+    IsCompromised,
+}
+
+/// A key from outside, with the place that it takes.
+pub struct ImportedKey {
+    /// Its id where it came from; `None` draws one.
+    pub id: Option<KeyId>,
+    /// What it is made for.
+    pub algorithm: Algorithm,
+    /// How Tink marks its values.
+    pub prefix: OutputPrefix,
+    /// The secret; `None` for the tombstone of a key destroyed elsewhere.
+    pub material: Option<KeyMaterial>,
+    /// The state that it enters in.
+    pub state: KeyState,
+    /// Whether it is kept from readers from the start (a disabled key of a Tink keyset).
+    pub retired: bool,
+}
+
+impl Keyset {
+    /// A new keyset whose one key, fresh from the operating system's generator, is primary.
+    pub fn generate(name: KeysetName, algorithm: Algorithm, at: Timestamp) -> Result<Self, KeysetError> {
+        let material = generate_for(algorithm)?;
+        Self::begin(
+            name,
+            vec![fresh(algorithm, material, KeyState::Primary)],
+            Origin::Generated,
+            at,
+        )
+    }
+
+    /// A new keyset from keys that an application holds already; exactly one of them primary.
+    pub fn import(name: KeysetName, keys: Vec<ImportedKey>, at: Timestamp) -> Result<Self, KeysetError> {
+        Self::begin(name, keys, Origin::Imported, at)
+    }
+
+    fn begin(name: KeysetName, keys: Vec<ImportedKey>, origin: Origin, at: Timestamp) -> Result<Self, KeysetError> {
+        let mut keyset = Self {
+            name,
+            revision: 1,
+            keys: Vec::with_capacity(keys.len()),
+        };
+        for key in keys {
+            keyset.admit(key, origin, at)?;
+        }
+        keyset.check_primaries()?;
+        Ok(keyset)
+    }
+
+    /// A keyset as it was stored; refused unless the rules of this file could have made it.
+    pub(super) fn restore(name: KeysetName, revision: u64, keys: Vec<Key>) -> Result<Self, KeysetError> {
+        let keyset = Self { name, revision, keys };
+        for (index, key) in keyset.keys.iter().enumerate() {
+            keyset.check_record(key)?;
+            let before = &keyset.keys[..index];
+            if before.iter().any(|other| other.id == key.id) {
+                return Err(KeysetError::IdTaken {
+                    keyset: keyset.name.clone(),
+                    id: key.id,
+                });
+            }
+            if let Some(other) = before
+                .iter()
+                .find(|other| key.fingerprint.is_some() && other.fingerprint == key.fingerprint)
+            {
+                return Err(KeysetError::SameBytes {
+                    keyset: keyset.name.clone(),
+                    id: other.id,
+                });
+            }
+        }
+        keyset.check_primaries()?;
+        Ok(keyset)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &KeysetName {
+        &self.name
+    }
+
+    /// Grows by one with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// All keys with their tombstones, oldest first.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The key that seals.
+    #[allow(clippy::expect_used)]
+    pub fn primary(&self) -> &Key {
+        // `begin` and `restore` count the primaries, and `promote` swaps one for one.
+        self.keys
+            .iter()
+            .find(|key| key.state() == KeyState::Primary)
+            .expect("a keyset has a primary")
+    }
+
+    /// The key with this id, tombstones included.
+    pub fn get(&self, id: KeyId) -> Option<&Key> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// The key with these bytes, tombstones included.
+    pub fn find(&self, fingerprint: Fingerprint) -> Option<&Key> {
+        self.keys.iter().find(|key| key.fingerprint == Some(fingerprint))
+    }
+
+    /// What applications open with: the primary first, then every other key that they are given.
+    pub fn opening_keys(&self) -> impl Iterator<Item = &Key> {
+        self.primary_first().filter(|key| key.is_offered())
+    }
+
+    /// What the re-encryption opens with: the above, and compromised and retired keys whose material is still there.
+    pub fn reencryption_keys(&self) -> impl Iterator<Item = &Key> {
+        self.primary_first().filter(|key| key.state().opens_for_reencryption())
+    }
+
+    fn primary_first(&self) -> impl Iterator<Item = &Key> {
+        let others = self.keys.iter().filter(|key| key.state() != KeyState::Primary);
+        std::iter::once(self.primary()).chain(others)
+    }
+
+    /// Adds a fresh key.
+    pub fn add(&mut self, algorithm: Algorithm, entry: Entry, at: Timestamp) -> Result<KeyId, KeysetError> {
+        let material = generate_for(algorithm)?;
+        let id = self.admit(fresh(algorithm, material, entry.state()), Origin::Generated, at)?;
+        self.revision += 1;
+        Ok(id)
+    }
+
+    /// Adds a key that came from outside.
+    pub fn add_imported(
+        &mut self,
+        algorithm: Algorithm,
+        material: KeyMaterial,
+        entry: Entry,
+        at: Timestamp,
+    ) -> Result<KeyId, KeysetError> {
+        let id = self.admit(fresh(algorithm, material, entry.state()), Origin::Imported, at)?;
+        self.revision += 1;
+        Ok(id)
+    }
+
+    /// Gives a pending key to readers, or gives a retired one back to them.
+    pub fn stage(&mut self, id: KeyId, at: Timestamp) -> Result<(), KeysetError> {
+        let index = self.index_of(id)?;
+        let state = self.step(index, KeyState::Staged)?;
+        self.keys[index].record(state, at);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Makes a key primary; the old primary steps down in the same change. A key that readers do not have is refused.
+    pub fn promote(&mut self, id: KeyId, old: OldPrimary, at: Timestamp) -> Result<(), KeysetError> {
+        let rising = self.index_of(id)?;
+        let state = self.step(rising, KeyState::Primary)?;
+        if self.keys[rising].retired_at().is_some() {
+            return Err(KeysetError::Retired {
+                keyset: self.name.clone(),
+                id,
+            });
+        }
+        let falling = self.index_of(self.primary().id)?;
+        let stepped_down = match old {
+            OldPrimary::Retires => self.step(falling, KeyState::Retiring)?,
+            OldPrimary::IsCompromised => self.step(falling, KeyState::Compromised)?,
+        };
+        self.keys[falling].record(stepped_down, at);
+        self.keys[rising].record(state, at);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Takes a key out of the set that readers are given. The caller has made sure that no value needs it.
+    pub fn retire(&mut self, id: KeyId, at: Timestamp) -> Result<(), KeysetError> {
+        let index = self.index_of(id)?;
+        if self.keys[index].retired_at().is_some() {
+            return Err(KeysetError::Retired {
+                keyset: self.name.clone(),
+                id,
+            });
+        }
+        match self.keys[index].state() {
+            KeyState::Retiring | KeyState::Compromised => {}
+            KeyState::Staged => {
+                let state = self.step(index, KeyState::Retiring)?;
+                self.keys[index].record(state, at);
+            }
+            from @ (KeyState::Pending | KeyState::Primary | KeyState::Destroyed) => {
+                return Err(self.forbidden(
+                    id,
+                    ForbiddenStep {
+                        from,
+                        to: KeyState::Retiring,
+                    },
+                ));
+            }
+        }
+        self.keys[index].record_retirement(at);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Records that a key leaked. A primary key is refused: promote another with [`OldPrimary::IsCompromised`].
+    pub fn mark_compromised(&mut self, id: KeyId, at: Timestamp) -> Result<(), KeysetError> {
+        let index = self.index_of(id)?;
+        if self.keys[index].state() == KeyState::Primary {
+            let step = ForbiddenStep {
+                from: KeyState::Primary,
+                to: KeyState::Compromised,
+            };
+            return Err(self.forbidden(id, step));
+        }
+        let was_retired = self.keys[index].retired_at().is_some();
+        let state = self.step(index, KeyState::Compromised)?;
+        self.keys[index].record(state, at);
+        if was_retired {
+            self.keys[index].record_retirement(at);
+        }
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Wipes a key and leaves its tombstone.
+    ///
+    /// Refused for the primary and staged keys, for a key that was not retired, and until `backup_horizon` has passed since
+    /// it was. Since the primary is refused, a keyset never loses its last opening key.
+    pub fn destroy(&mut self, id: KeyId, backup_horizon: SignedDuration, at: Timestamp) -> Result<(), KeysetError> {
+        let index = self.index_of(id)?;
+        let state = self.step(index, KeyState::Destroyed)?;
+        let key = &mut self.keys[index];
+        if key.state() != KeyState::Pending {
+            let Some(retired_at) = key.retired_at() else {
+                return Err(KeysetError::NotRetired {
+                    keyset: self.name.clone(),
+                    id,
+                    state: key.state(),
+                });
+            };
+            let until = retired_at.checked_add(backup_horizon).unwrap_or(Timestamp::MAX);
+            if at < until {
+                return Err(KeysetError::BackupHorizon {
+                    keyset: self.name.clone(),
+                    id,
+                    until,
+                });
+            }
+        }
+        key.material = None;
+        key.record(state, at);
+        self.revision += 1;
+        Ok(())
+    }
+
+    fn admit(&mut self, key: ImportedKey, origin: Origin, at: Timestamp) -> Result<KeyId, KeysetError> {
+        let id = match key.id {
+            Some(KeyId(0)) => {
+                return Err(KeysetError::IdZero {
+                    keyset: self.name.clone(),
+                });
+            }
+            Some(id) if self.get(id).is_some() => {
+                return Err(KeysetError::IdTaken {
+                    keyset: self.name.clone(),
+                    id,
+                });
+            }
+            Some(id) => id,
+            None => self.draw_id()?,
+        };
+        if let Some(material) = &key.material {
+            let (wanted, found) = (key.algorithm.key_bytes(), material.expose().len());
+            if wanted != found {
+                return Err(KeysetError::Size {
+                    algorithm: key.algorithm,
+                    wanted,
+                    found,
+                });
+            }
+        }
+        let fingerprint = key.material.as_ref().map(Fingerprint::of);
+        if let Some(other) = fingerprint.and_then(|fingerprint| self.find(fingerprint)) {
+            return Err(KeysetError::SameBytes {
+                keyset: self.name.clone(),
+                id: other.id,
+            });
+        }
+        let mut key = Key {
+            id,
+            algorithm: key.algorithm,
+            prefix: key.prefix,
+            origin,
+            material: key.material,
+            fingerprint,
+            transitions: first_transitions(key.state, key.retired, at),
+        };
+        key.transitions.shrink_to_fit();
+        self.check_record(&key)?;
+        self.keys.push(key);
+        Ok(id)
+    }
+
+    fn draw_id(&self) -> Result<KeyId, KeysetError> {
+        let random = SystemRandom::new();
+        // A keyset holds at most some thousands of ids out of 2^32: a handful of draws never fails by chance.
+        for _ in 0..ID_DRAWS_MAX {
+            let mut bytes = [0; 4];
+            random.fill(&mut bytes).map_err(|_| MaterialError::Random)?;
+            let id = KeyId(u32::from_be_bytes(bytes));
+            if id != KeyId(0) && self.get(id).is_none() {
+                return Ok(id);
+            }
+        }
+        Err(MaterialError::Random.into())
+    }
+
+    fn index_of(&self, id: KeyId) -> Result<usize, KeysetError> {
+        let index = self.keys.iter().position(|key| key.id == id);
+        index.ok_or_else(|| KeysetError::NoSuchKey {
+            keyset: self.name.clone(),
+            id,
+        })
+    }
+
+    fn step(&self, index: usize, to: KeyState) -> Result<KeyState, KeysetError> {
+        let key = &self.keys[index];
+        key.state().advance(to).map_err(|step| self.forbidden(key.id, step))
+    }
+
+    fn forbidden(&self, id: KeyId, step: ForbiddenStep) -> KeysetError {
+        KeysetError::Step {
+            keyset: self.name.clone(),
+            id,
+            step,
+        }
+    }
+
+    fn check_primaries(&self) -> Result<(), KeysetError> {
+        let found = self.keys.iter().filter(|key| key.state() == KeyState::Primary).count();
+        if found == 1 {
+            Ok(())
+        } else {
+            Err(KeysetError::Primaries {
+                keyset: self.name.clone(),
+                found,
+            })
+        }
+    }
+
+    fn check_record(&self, key: &Key) -> Result<(), KeysetError> {
+        let wrong = |what| {
+            Err(KeysetError::Record {
+                keyset: self.name.clone(),
+                id: key.id,
+                what,
+            })
+        };
+        if key.id == KeyId(0) {
+            return Err(KeysetError::IdZero {
+                keyset: self.name.clone(),
+            });
+        }
+        if key.transitions.is_empty() {
+            return wrong("no state was ever recorded");
+        }
+        for pair in key.transitions.windows(2) {
+            let is_retirement = pair[1].retired && pair[0].state == pair[1].state && !pair[0].retired;
+            if !is_retirement && (pair[1].retired || pair[0].state.advance(pair[1].state).is_err()) {
+                return wrong("its recorded states do not follow from each other");
+            }
+        }
+        if key.retired_at().is_some() && !matches!(key.state(), KeyState::Retiring | KeyState::Compromised) {
+            return wrong("only retiring and compromised keys can be retired");
+        }
+        match (&key.material, key.state()) {
+            (None, KeyState::Destroyed) => Ok(()),
+            (Some(_), KeyState::Destroyed) => wrong("destroyed, and yet its bytes are here"),
+            (None, _) => wrong("its bytes are missing"),
+            (Some(material), _) if material.expose().len() != key.algorithm.key_bytes() => {
+                wrong("its size does not fit its algorithm")
+            }
+            (Some(material), _) if key.fingerprint != Some(Fingerprint::of(material)) => {
+                wrong("its bytes do not match its fingerprint")
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+}
+
+impl Entry {
+    fn state(self) -> KeyState {
+        match self {
+            Self::Pending => KeyState::Pending,
+            Self::Staged => KeyState::Staged,
+            Self::Retiring => KeyState::Retiring,
+        }
+    }
+}
+
+fn generate_for(algorithm: Algorithm) -> Result<KeyMaterial, KeysetError> {
+    let material = KeyMaterial::generate()?;
+    let (wanted, found) = (algorithm.key_bytes(), material.expose().len());
+    if wanted == found {
+        Ok(material)
+    } else {
+        Err(KeysetError::Size {
+            algorithm,
+            wanted,
+            found,
+        })
+    }
+}
+
+fn fresh(algorithm: Algorithm, material: KeyMaterial, state: KeyState) -> ImportedKey {
+    ImportedKey {
+        id: None,
+        algorithm,
+        prefix: OutputPrefix::Tink,
+        material: Some(material),
+        state,
+        retired: false,
+    }
+}
+
+fn first_transitions(state: KeyState, retired: bool, at: Timestamp) -> Vec<Transition> {
+    let mut transitions = vec![Transition {
+        state,
+        at,
+        retired: false,
+    }];
+    if retired {
+        transitions.push(Transition {
+            state,
+            at,
+            retired: true,
+        });
+    }
+    transitions
+}
+
+/// Draws before an id is given up on; each fails with a probability below 10,000 / 2^32.
+const ID_DRAWS_MAX: usize = 16;
