@@ -114,6 +114,39 @@ pub fn reseal_bound(
     read_back.map(|()| carried)
 }
 
+/// Seals the plaintext at `plain[start..]`, appends the stored form to `out`, and opens it again from there: for callers that opened the
+/// old value themselves. `plain` is as it was afterwards; on an error so is `out`.
+pub fn seal_checked(
+    new: &dyn Cipher,
+    plain: &mut Vec<u8>,
+    start: usize,
+    associated_data: &[u8],
+    carried: Carried,
+    rng: &mut NonceRng,
+    out: &mut Vec<u8>,
+) -> Result<(), ResealError> {
+    let (sealed_at, end) = (out.len(), plain.len());
+    new.seal(&plain[start..], associated_data, carried, rng, out);
+    let outcome = match new.open(&out[sealed_at..], associated_data, plain) {
+        Err(error) => Err(ResealError::ReadBack(error)),
+        Ok(again) => {
+            let (plaintext, copy) = plain[start..].split_at(end - start);
+            let same_time = again.timestamp.is_none() || again.timestamp == Some(carried.timestamp.unwrap_or(0));
+            if same_time && equal(plaintext, copy) {
+                Ok(())
+            } else {
+                Err(ResealError::ReadBackDiffers)
+            }
+        }
+    };
+    plain[end..].zeroize();
+    plain.truncate(end);
+    if outcome.is_err() {
+        out.truncate(sealed_at);
+    }
+    outcome
+}
+
 /// Opens `sealed` behind the plaintext in `scratch` and compares the two.
 fn read_back(
     new: &dyn Cipher,

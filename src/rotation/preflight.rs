@@ -135,6 +135,12 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             format!("this user lacks a privilege: {what}"),
             "grant it, or connect as another user",
         ),
+        Observation::CannotUpdate(why) => finding(
+            refuse_writing,
+            "cannot-update",
+            format!("an UPDATE of this table cannot be prepared here: {why}"),
+            "drop what needs the application's own functions, or rotate from within the application",
+        ),
         Observation::NotATable(what) => finding(
             Severity::Refuse,
             "not-a-table",

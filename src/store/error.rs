@@ -85,7 +85,8 @@ impl StoreError {
 
     /// Whether a new connection may succeed where this one failed.
     pub fn wants_reconnect(&self) -> bool {
-        matches!(self, Self::Disconnected(_) | Self::Unreachable { .. })
+        // A server that turned read-only is being failed over: its successor answers under the same name.
+        matches!(self, Self::Disconnected(_) | Self::Unreachable { .. } | Self::ReadOnly(_))
     }
 }
 

@@ -12,9 +12,10 @@
 
 pub mod control;
 pub mod error;
-mod ident;
+pub mod ident;
 pub mod page;
 pub mod postgres;
+pub mod sqlite;
 pub mod survey;
 pub mod value;
 
@@ -224,8 +225,8 @@ pub trait Control: Send {
     /// All plans, newest first.
     async fn plans(&mut self) -> Result<Vec<Plan>, StoreError>;
 
-    /// Starts a plan, or takes it over: its generation grows, and with it the epoch of every unfinished range, so that no earlier
-    /// holder can write. Returns the plan as it is now.
+    /// Starts a plan, or takes it over: its generation grows, and with it the epoch of all its ranges (sweeps write to finished ones,
+    /// too), so that no earlier holder can write. Returns the plan as it is now.
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError>;
 
     /// Adds the ranges of a new plan. All or none.

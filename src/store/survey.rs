@@ -129,6 +129,8 @@ pub enum Observation {
     ReadOnlyServer(String),
     /// A privilege is missing.
     MissingPrivilege(String),
+    /// An UPDATE cannot even be prepared: the schema needs a function, collation or module that only the application has.
+    CannotUpdate(String),
     /// Not a table: a view, a foreign table, ….
     NotATable(String),
     /// A leaf of the tree is not a plain table.

@@ -222,6 +222,7 @@ const POSTGRES_EPOCH_UNIX_SECONDS: i64 = 946_684_800;
 const KEY_ENCODING_VERSION: u8 = 1;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

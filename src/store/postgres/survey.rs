@@ -148,10 +148,7 @@ async fn resolve(connection: &mut PgConnection, name: &str) -> Result<Resolved, 
 }
 
 fn qualified(schema: &str, name: &str) -> Result<String, StoreError> {
-    match (quote_ident(schema), quote_ident(name)) {
-        (Some(schema), Some(name)) => Ok(format!("{schema}.{name}")),
-        _ => Err(StoreError::Refused("a name with a NUL byte".to_owned())),
-    }
+    Ok(format!("{}.{}", quote_ident(schema)?, quote_ident(name)?))
 }
 
 struct Described {
@@ -193,7 +190,7 @@ async fn columns(connection: &mut PgConnection, table: u32) -> Result<Vec<Descri
                 attnum: row.try_get(0).map_err(store_error)?,
                 generated: !generated.is_empty(),
                 column: Column {
-                    sql_name: quote_ident(&name).ok_or_else(|| StoreError::Refused("a name with a NUL byte".to_owned()))?,
+                    sql_name: quote_ident(&name)?,
                     name,
                     type_name: row.try_get(2).map_err(store_error)?,
                     class,

@@ -1,0 +1,166 @@
+//! Opening the file, and running SQLite's blocking calls where they may block.
+//!
+//! The file is never created, its journal mode and its durability settings are never changed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::from_sqlite;
+use crate::store::StoreError;
+
+/// The database file as it is opened: always by its canonical path, so that lock and journal stand beside the real file.
+#[derive(Debug, Clone)]
+pub(super) struct DatabaseFile {
+    pub(super) path: PathBuf,
+    pub(super) busy_timeout: Duration,
+}
+
+impl DatabaseFile {
+    /// Finds the file; a missing one is an error.
+    pub(super) fn find(path: &Path) -> Result<Self, StoreError> {
+        let unreachable = |message: String| StoreError::Unreachable {
+            database: format!("sqlite:{}", path.display()),
+            message,
+        };
+        let canonical = fs::canonicalize(path).map_err(|error| unreachable(error.to_string()))?;
+        let metadata = fs::metadata(&canonical).map_err(|error| unreachable(error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(unreachable("not a regular file".to_owned()));
+        }
+        Ok(Self {
+            path: canonical,
+            busy_timeout: BUSY_TIMEOUT,
+        })
+    }
+
+    /// How many names lead to the file. With more than one, two programs may use different journals for it, and corrupt it.
+    pub(super) fn names(&self) -> Result<u64, StoreError> {
+        fs::metadata(&self.path)
+            .map(|metadata| metadata.nlink())
+            .map_err(|error| StoreError::Disconnected(error.to_string()))
+    }
+
+    /// A connection for reading and writing; SQLite itself falls back to reading where the file may not be written.
+    pub(super) fn open(&self) -> Result<Connection, StoreError> {
+        // Without URI and CREATE: a path is a path, and a file that went away is not made anew. A connection is used by one thread
+        // at a time, which rusqlite's types enforce, so that SQLite need not take a mutex for each call.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| match from_sqlite(error) {
+            StoreError::Unreachable { message, .. } => self.unreachable(message),
+            other => other,
+        })?;
+        connection.busy_timeout(self.busy_timeout).map_err(from_sqlite)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        // The first read finds out whether this is a database at all.
+        connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+            .map_err(from_sqlite)?;
+        Ok(connection)
+    }
+
+    /// A connection that cannot write, whatever it is asked. Opened like any other, because only a writer can roll back a hot
+    /// journal or make the shared memory of a WAL.
+    pub(super) fn open_query_only(&self) -> Result<Connection, StoreError> {
+        let connection = self.open()?;
+        connection.pragma_update(None, "query_only", true).map_err(from_sqlite)?;
+        Ok(connection)
+    }
+
+    fn unreachable(&self, message: String) -> StoreError {
+        StoreError::Unreachable {
+            database: format!("sqlite:{}", self.path.display()),
+            message,
+        }
+    }
+}
+
+/// A connection that moves to the blocking pool for each call and comes back. A call that is cancelled takes it along: what it was
+/// doing runs to its end, and the next call is told to reconnect.
+pub(super) struct Handle {
+    connection: Option<Connection>,
+}
+
+impl Handle {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection: Some(connection),
+        }
+    }
+
+    /// Runs `work` with the connection.
+    pub(super) async fn run<T, F>(&mut self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let Some(connection) = self.connection.take() else {
+            return Err(StoreError::Disconnected("the call before this one was cancelled".to_owned()));
+        };
+        let (connection, result) = blocking(move || {
+            let result = work(&connection);
+            Ok((connection, result))
+        })
+        .await?;
+        self.connection = Some(connection);
+        result
+    }
+}
+
+/// Runs `work` on the blocking pool. A panic inside is a panic outside.
+pub(super) async fn blocking<T, F>(work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, StoreError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Disconnected("the program is shutting down".to_owned())),
+        },
+    }
+}
+
+/// A write transaction, taken at once: a transaction that reads first and writes later can fail with BUSY whatever the timeout.
+/// Rolls back when it is dropped without [`commit`](Self::commit).
+pub(super) struct WriteTransaction<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> WriteTransaction<'c> {
+    pub(super) fn begin(connection: &'c Connection) -> Result<Self, StoreError> {
+        run_cached(connection, "BEGIN IMMEDIATE")?;
+        Ok(Self { connection })
+    }
+
+    pub(super) fn commit(self) -> Result<(), StoreError> {
+        // On BUSY (a rollback-journal database with a long reader) the transaction is still open; dropping `self` ends it.
+        run_cached(self.connection, "COMMIT")
+    }
+}
+
+impl Drop for WriteTransaction<'_> {
+    fn drop(&mut self) {
+        // After a commit, and after errors on which SQLite itself rolls back, there is nothing left to end.
+        if !self.connection.is_autocommit() {
+            let _ = run_cached(self.connection, "ROLLBACK");
+        }
+    }
+}
+
+fn run_cached(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute([]))
+        .map(drop)
+        .map_err(from_sqlite)
+}
+
+/// Longer than any transaction of ours; applications commonly wait 5 s.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session alternates between about a dozen statements.
+const STATEMENTS_CACHED: usize = 32;

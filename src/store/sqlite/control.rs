@@ -1,0 +1,418 @@
+//! Reseal's own tables, in the same file as the data: a cursor and the rows it speaks of are one transaction.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
+use super::error::from_sqlite;
+use super::session::to_i64;
+use crate::store::control::{
+    Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+};
+use crate::store::page::Quarantined;
+use crate::store::value::Key;
+use crate::store::{Control, StoreError};
+
+/// The control tables of one database file.
+pub(super) struct SqliteControl {
+    handle: Handle,
+}
+
+impl SqliteControl {
+    pub(super) async fn open(file: DatabaseFile) -> Result<Self, StoreError> {
+        let connection = blocking(move || file.open()).await?;
+        Ok(Self {
+            handle: Handle::new(connection),
+        })
+    }
+
+    /// Runs `change` in one write transaction.
+    async fn write<T, F>(&mut self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.handle
+            .run(move |connection| {
+                let transaction = WriteTransaction::begin(connection)?;
+                let result = change(connection)?;
+                transaction.commit()?;
+                Ok(result)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Control for SqliteControl {
+    async fn migrate(&mut self) -> Result<(), StoreError> {
+        self.write(|connection| match version(connection)? {
+            None => connection
+                .execute_batch(TABLES)
+                .and_then(|()| connection.execute("INSERT INTO reseal_meta VALUES ('version', ?1)", [STATE_VERSION]))
+                .map(drop)
+                .map_err(from_sqlite),
+            Some(_) => Ok(()),
+        })
+        .await
+    }
+
+    async fn exists(&mut self) -> Result<bool, StoreError> {
+        self.handle.run(|connection| Ok(version(connection)?.is_some())).await
+    }
+
+    async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError> {
+        let id = id.to_owned();
+        self.handle.run(move |connection| plan(connection, &id)).await
+    }
+
+    async fn plans(&mut self) -> Result<Vec<Plan>, StoreError> {
+        self.handle
+            .run(|connection| {
+                let sql = format!("SELECT {PLAN_COLUMNS} FROM reseal_plan ORDER BY created_at DESC, id");
+                collect(connection, &sql, [], read_plan)
+            })
+            .await
+    }
+
+    async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError> {
+        let (identity, owner) = (identity.clone(), owner.to_owned());
+        self.write(move |connection| {
+            let PlanIdentity {
+                id,
+                table,
+                columns,
+                from,
+                to,
+            } = &identity;
+            connection
+                .execute(
+                    CLAIM_PLAN,
+                    (id, table, columns, from, to, &owner, PlanStatus::Running.as_str()),
+                )
+                .and_then(|_| connection.execute(CLAIM_RANGES, [id]))
+                .map_err(from_sqlite)?;
+            plan(connection, id)?.ok_or_else(|| damaged("a plan that was just written is missing"))
+        })
+        .await
+    }
+
+    async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError> {
+        let (plan, intervals) = (plan.clone(), intervals.to_vec());
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            let mut statement = connection.prepare(ADD_RANGE).map_err(from_sqlite)?;
+            for interval in &intervals {
+                let after = interval.after.as_ref().map(Key::as_bytes);
+                let upto = interval.upto.as_ref().map(Key::as_bytes);
+                statement
+                    .execute((&plan.identity.id, &interval.relation, after, upto, plan.generation))
+                    .map_err(from_sqlite)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ranges(&mut self, plan: &str) -> Result<Vec<Range>, StoreError> {
+        let plan = plan.to_owned();
+        self.handle
+            .run(move |connection| {
+                let sql = format!("SELECT {RANGE_COLUMNS} FROM reseal_range WHERE plan = ?1 ORDER BY id");
+                collect(connection, &sql, [&plan], read_range)
+            })
+            .await
+    }
+
+    async fn range(&mut self, plan: &str, range: i64) -> Result<Option<Range>, StoreError> {
+        let plan = plan.to_owned();
+        self.handle
+            .run(move |connection| {
+                let sql = format!("SELECT {RANGE_COLUMNS} FROM reseal_range WHERE plan = ?1 AND id = ?2");
+                Ok(collect(connection, &sql, (&plan, range), read_range)?.pop())
+            })
+            .await
+    }
+
+    async fn set_status(&mut self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError> {
+        let plan = plan.clone();
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            connection
+                .execute(SET_STATUS, (&plan.identity.id, status.as_str()))
+                .map(drop)
+                .map_err(from_sqlite)
+        })
+        .await
+    }
+
+    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
+        let plan = plan.to_owned();
+        self.handle
+            .run(move |connection| {
+                let sql = "SELECT relation, row_key, column_index, reason FROM reseal_quarantine WHERE plan = ?1 \
+                           ORDER BY relation, row_key, column_index";
+                collect(connection, sql, [&plan], read_quarantine)
+            })
+            .await
+    }
+
+    async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let plan = plan.clone();
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            connection
+                .execute("DELETE FROM reseal_quarantine WHERE plan = ?1", [&plan.identity.id])
+                .map(drop)
+                .map_err(from_sqlite)
+        })
+        .await
+    }
+}
+
+/// Moves a range within a batch's transaction.
+pub(super) fn advance(
+    connection: &Connection,
+    fence: &Fence,
+    cursor: Option<&[u8]>,
+    done: bool,
+    counters: Counters,
+) -> Result<(), StoreError> {
+    let changed = connection
+        .prepare_cached(ADVANCE)
+        .and_then(|mut statement| {
+            statement.execute((
+                &fence.plan,
+                fence.range,
+                fence.epoch,
+                cursor,
+                done,
+                to_i64(counters.rows_scanned),
+                to_i64(counters.values_reencrypted),
+                to_i64(counters.rows_reencrypted),
+                to_i64(counters.values_already_current),
+                to_i64(counters.values_null),
+                to_i64(counters.lost_races),
+            ))
+        })
+        .map_err(from_sqlite)?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::Superseded) }
+}
+
+/// The version of the tables, `None` without tables. A newer one is refused, whoever asks.
+fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
+    let exists: bool = connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'reseal_meta'",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(from_sqlite)?;
+    if !exists {
+        return Ok(None);
+    }
+    let version = connection
+        .query_row(
+            "SELECT CAST(value AS INTEGER) FROM reseal_meta WHERE name = 'version'",
+            [],
+            |row| row.get::<_, Option<i64>>(0),
+        )
+        .optional()
+        .map_err(from_sqlite)?
+        .flatten();
+    match version {
+        Some(version @ 1..=STATE_VERSION) => Ok(Some(version)),
+        Some(version) if version > STATE_VERSION => Err(StoreError::State(format!(
+            "the state in this database has version {version}, this reseal knows {STATE_VERSION}: use the newer reseal"
+        ))),
+        _ => Err(damaged("the version in reseal_meta is missing or not a number")),
+    }
+}
+
+fn check_generation(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
+    let current = connection
+        .prepare_cached("SELECT 1 FROM reseal_plan WHERE id = ?1 AND generation = ?2")
+        .and_then(|mut statement| statement.exists((&plan.identity.id, plan.generation)))
+        .map_err(from_sqlite)?;
+    if current { Ok(()) } else { Err(StoreError::Superseded) }
+}
+
+fn plan(connection: &Connection, id: &str) -> Result<Option<Plan>, StoreError> {
+    let sql = format!("SELECT {PLAN_COLUMNS} FROM reseal_plan WHERE id = ?1");
+    Ok(collect(connection, &sql, [id], read_plan)?.pop())
+}
+
+fn collect<T, P: rusqlite::Params>(
+    connection: &Connection,
+    sql: &str,
+    parameters: P,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    version(connection)?.ok_or_else(|| StoreError::State("there is no state of reseal in this database".to_owned()))?;
+    let mut statement = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let mut rows = statement.query(parameters).map_err(from_sqlite)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(from_sqlite)? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn read_plan(row: &Row<'_>) -> Result<Plan, StoreError> {
+    let status: String = field(row, "status")?;
+    Ok(Plan {
+        identity: PlanIdentity {
+            id: field(row, "id")?,
+            table: field(row, "table_name")?,
+            columns: field(row, "column_names")?,
+            from: field(row, "from_keys")?,
+            to: field(row, "to_key")?,
+        },
+        generation: field(row, "generation")?,
+        status: PlanStatus::parse(&status).ok_or_else(|| damaged("a plan has an unknown status"))?,
+        owner: field(row, "owner")?,
+        created_at: field(row, "created_at")?,
+        updated_at: field(row, "updated_at")?,
+    })
+}
+
+fn read_range(row: &Row<'_>) -> Result<Range, StoreError> {
+    let key = |name| -> Result<Option<Key>, StoreError> {
+        field::<Option<Vec<u8>>>(row, name)?.map(|bytes| read_key(&bytes)).transpose()
+    };
+    let count = |name| -> Result<u64, StoreError> {
+        u64::try_from(field::<i64>(row, name)?).map_err(|_| damaged("a counter is negative"))
+    };
+    Ok(Range {
+        id: field(row, "id")?,
+        interval: Interval {
+            relation: field(row, "relation")?,
+            after: key("after_key")?,
+            upto: key("upto_key")?,
+        },
+        cursor: key("cursor_key")?,
+        epoch: field(row, "epoch")?,
+        done: field(row, "done")?,
+        counters: Counters {
+            rows_scanned: count("rows_scanned")?,
+            values_reencrypted: count("values_reencrypted")?,
+            rows_reencrypted: count("rows_reencrypted")?,
+            values_already_current: count("values_already_current")?,
+            values_null: count("values_null")?,
+            lost_races: count("lost_races")?,
+        },
+    })
+}
+
+fn read_quarantine(row: &Row<'_>) -> Result<StoredQuarantine, StoreError> {
+    Ok(StoredQuarantine {
+        relation: field(row, "relation")?,
+        entry: Quarantined {
+            key: read_key(&field::<Vec<u8>>(row, "row_key")?)?,
+            column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
+            reason: field(row, "reason")?,
+        },
+    })
+}
+
+fn read_key(bytes: &[u8]) -> Result<Key, StoreError> {
+    Key::from_bytes(bytes).map_err(|error| StoreError::State(error.to_string()))
+}
+
+/// A field of a control table; one of another type was edited by hand.
+fn field<T: rusqlite::types::FromSql>(row: &Row<'_>, name: &str) -> Result<T, StoreError> {
+    row.get(name).map_err(|error| match error {
+        rusqlite::Error::SqliteFailure(..) => from_sqlite(error),
+        _ => damaged(&format!("the field {name} is not what reseal wrote")),
+    })
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::State(format!("the state in this database is damaged: {what}"))
+}
+
+/// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
+const TABLES: &str = "
+CREATE TABLE reseal_meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_plan (
+    id TEXT NOT NULL PRIMARY KEY,
+    table_name TEXT NOT NULL,
+    column_names TEXT NOT NULL,
+    from_keys TEXT NOT NULL,
+    to_key TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_range (
+    plan TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    relation TEXT NOT NULL,
+    after_key BLOB,
+    upto_key BLOB,
+    cursor_key BLOB,
+    epoch INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    rows_scanned INTEGER NOT NULL DEFAULT 0,
+    values_reencrypted INTEGER NOT NULL DEFAULT 0,
+    rows_reencrypted INTEGER NOT NULL DEFAULT 0,
+    values_already_current INTEGER NOT NULL DEFAULT 0,
+    values_null INTEGER NOT NULL DEFAULT 0,
+    lost_races INTEGER NOT NULL DEFAULT 0,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (plan, id)
+) WITHOUT ROWID;
+CREATE TABLE reseal_quarantine (
+    plan TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    row_key BLOB NOT NULL,
+    column_index INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (plan, relation, row_key, column_index)
+) WITHOUT ROWID;
+";
+
+const PLAN_COLUMNS: &str = "id, table_name, column_names, from_keys, to_key, generation, status, owner, created_at, updated_at";
+
+const RANGE_COLUMNS: &str = "id, relation, after_key, upto_key, cursor_key, epoch, done, rows_scanned, values_reencrypted, \
+    rows_reencrypted, values_already_current, values_null, lost_races";
+
+const CLAIM_PLAN: &str = "
+INSERT INTO reseal_plan (id, table_name, column_names, from_keys, to_key, owner, status, generation, created_at, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (id) DO UPDATE SET generation = generation + 1, owner = excluded.owner, updated_at = excluded.updated_at";
+
+/// Finished ranges too: sweeps write under their fence.
+const CLAIM_RANGES: &str = "UPDATE reseal_range SET epoch = (SELECT generation FROM reseal_plan WHERE id = ?1) WHERE plan = ?1";
+
+const ADD_RANGE: &str = "
+INSERT INTO reseal_range (plan, id, relation, after_key, upto_key, epoch, updated_at)
+SELECT ?1, coalesce(max(id) + 1, 0), ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM reseal_range WHERE plan = ?1";
+
+const SET_STATUS: &str = "UPDATE reseal_plan SET status = ?2, updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1";
+
+const ADVANCE: &str = "
+UPDATE reseal_range SET
+    cursor_key = coalesce(?4, cursor_key),
+    done = max(done, ?5),
+    rows_scanned = rows_scanned + ?6,
+    values_reencrypted = values_reencrypted + ?7,
+    rows_reencrypted = rows_reencrypted + ?8,
+    values_already_current = values_already_current + ?9,
+    values_null = values_null + ?10,
+    lost_races = lost_races + ?11,
+    updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+WHERE plan = ?1 AND id = ?2 AND epoch = ?3";
+
+/// Once for each value, however often it is found; an entry that says the same already is not written.
+pub(super) const QUARANTINE: &str = "
+INSERT INTO reseal_quarantine (plan, relation, row_key, column_index, reason, found_at)
+VALUES (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (plan, relation, row_key, column_index)
+DO UPDATE SET reason = excluded.reason, found_at = excluded.found_at WHERE reason IS NOT excluded.reason";

@@ -1,0 +1,104 @@
+//! SQLite: one file, one writer. New values are computed inside its own UPDATE, where no other writer can come between.
+//!
+//! Calls block, so that all of them run on the blocking pool. The file is never created; journal mode and durability stay as the
+//! application chose them.
+
+mod batch;
+mod catalogue;
+mod cell;
+mod connect;
+mod control;
+mod error;
+mod filter;
+mod interval;
+mod lex;
+mod lock;
+mod queue;
+mod rewrite;
+mod session;
+mod statement;
+mod survey;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::connect::{DatabaseFile, blocking};
+use self::statement::Dataset;
+use super::control::Interval;
+use super::survey::{Relation, Survey, Target};
+use super::{Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+
+/// A database file.
+pub struct SqliteStore {
+    file: DatabaseFile,
+}
+
+impl SqliteStore {
+    /// Opens an existing database. A file that is not there, or is no database, is an error; nothing is created.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = DatabaseFile::find(path)?;
+        file.open_query_only()?;
+        Ok(Self { file })
+    }
+
+    /// How long to wait for another program's write (10 s unless told otherwise) before [`StoreError::Retry`].
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.file.busy_timeout = timeout;
+        self
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn describe(&self) -> String {
+        format!("sqlite:{}", self.file.path.display())
+    }
+
+    async fn survey(&self, target: &Target) -> Result<Survey, StoreError> {
+        let (file, target) = (self.file.clone(), target.clone());
+        blocking(move || survey::survey(&file, &target)).await
+    }
+
+    async fn relations(&self, survey: &Survey) -> Result<Vec<Relation>, StoreError> {
+        // No partitions: the table is there as it was, or it is not.
+        let (file, survey) = (self.file.clone(), survey.clone());
+        blocking(move || {
+            Dataset::find(&file.open()?, &survey)?;
+            Ok(survey.relations)
+        })
+        .await
+    }
+
+    async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError> {
+        let (file, survey) = (self.file.clone(), survey.clone());
+        blocking(move || {
+            let connection = file.open_query_only()?;
+            let dataset = Dataset::find(&connection, &survey)?;
+            interval::divide(&connection, &dataset, survey.rows_estimate, pieces, frozen)
+        })
+        .await
+    }
+
+    async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
+        let session = session::SqliteSession::open(self.file.clone(), survey.clone()).await?;
+        Ok(Box::new(session))
+    }
+
+    async fn lock(&self, _survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        // One lock for the file, not one for each table: SQLite has one writer.
+        let (file, owner) = (self.file.clone(), owner.to_owned());
+        let lock = blocking(move || lock::LockFile::take(&file.path, &owner, take_over)).await?;
+        Ok(Box::new(lock))
+    }
+
+    async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
+        Ok(Box::new(control::SqliteControl::open(self.file.clone()).await?))
+    }
+
+    fn workers(&self) -> WorkerLimits {
+        WorkerLimits { default: 1, max: 1 }
+    }
+}
