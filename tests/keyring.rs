@@ -55,6 +55,13 @@ impl Bench {
         self.folder.path().join(format!("reseal.keyring{suffix}"))
     }
 
+    /// Temporary files.
+    fn leftovers(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("tmp")).collect()
+    }
+
     fn unlock(&self) -> Unlock {
         Unlock::Identities(vec![self.identity.clone()])
     }
@@ -591,9 +598,11 @@ fn a_planted_link_in_place_of_the_temporary_or_lock_file_is_not_followed() {
     let bench = Bench::with_keyring();
     let victim = bench.folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    symlink(&victim, bench.beside(".tmp")).unwrap();
-    symlink(&victim, bench.beside(".bak.tmp")).unwrap();
+    symlink(&victim, bench.folder.path().join(".reseal.keyring.reseal-tmp")).unwrap();
+    symlink(&victim, bench.folder.path().join(".reseal.keyring.bak.reseal-tmp")).unwrap();
+    assert_eq!(bench.leftovers().len(), 2);
     bench.edit().unwrap().commit(Previous::Kept).unwrap();
+    assert!(bench.leftovers().is_empty());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(fs::metadata(bench.path()).unwrap().nlink(), 1);
 
