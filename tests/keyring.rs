@@ -465,6 +465,35 @@ fn a_file_that_was_exchanged_meanwhile_is_not_overwritten() {
     assert!(matches!(fresh.create().err().unwrap().fault, KeyringFault::Exists));
 }
 
+/// Exchanges the file at the last moment at which it can be noticed.
+struct ExchangeBy<'a>(&'a Path, &'a Path);
+
+impl Steps for ExchangeBy<'_> {
+    fn before(&mut self, target: &OsStr, step: Step) -> io::Result<()> {
+        if target == "reseal.keyring" && step == Step::Recheck {
+            fs::copy(self.0, self.1)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_the_new_one_is_written_is_not_overwritten() {
+    let (bench, intruder) = (Bench::with_keyring(), Bench::with_keyring());
+    let (from, to) = (intruder.path(), bench.path());
+    let mut exchange = ExchangeBy(&from, &to);
+    let fault = bench
+        .edit()
+        .unwrap()
+        .commit_with(Previous::Kept, &mut exchange)
+        .err()
+        .unwrap()
+        .fault;
+    assert!(matches!(fault, KeyringFault::Replace(ReplaceFault::Changed)), "{fault}");
+    assert_eq!(fs::read(bench.path()).unwrap(), fs::read(intruder.path()).unwrap());
+    assert!(bench.leftovers().is_empty());
+}
+
 #[test]
 fn a_destroyed_key_is_not_in_the_backup_either() {
     let bench = Bench::with_keyring();
