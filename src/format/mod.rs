@@ -4,9 +4,12 @@
 //! database, no allocation per value beyond the caller's output arena.
 
 mod aes_gcm;
+mod associated;
+mod detect;
 mod encoding;
 mod envelope;
 mod fernet;
+mod foreign;
 mod gcm;
 mod kernel;
 mod keyset;
@@ -17,6 +20,8 @@ mod tink;
 mod trial;
 
 pub use aes_gcm::AesGcm;
+pub use associated::{AssociatedData, Component, NullColumn, TemplateError, tag};
+pub use detect::{Detection, Verdict, detect, looks_sealed};
 pub use encoding::Encoding;
 pub use envelope::{Layout, Order};
 pub use fernet::{Fernet, FernetCipher};
@@ -99,6 +104,12 @@ pub trait Format: Send + Sync {
     /// How many values one key may seal before the chance of a repeated nonce exceeds what the standard allows.
     fn values_per_key_max(&self) -> u64 {
         u64::MAX
+    }
+}
+
+impl std::fmt::Debug for dyn Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Format({})", self.name())
     }
 }
 
