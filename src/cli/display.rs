@@ -111,7 +111,10 @@ impl Snapshot {
         );
         let left = self.expected.saturating_sub(self.scanned);
         if rate > 0.0 && self.since > ETA_AFTER && left > 0 {
-            text.push_str(&format!(", about {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate))));
+            text.push_str(&format!(
+                ", about {} left",
+                HumanDuration(Duration::from_secs_f64(left as f64 / rate))
+            ));
         }
         for (count, what) in [
             (self.reencrypted, "values re-encrypted"),
@@ -148,7 +151,11 @@ impl Rate {
         let elapsed = (now.since - since).as_secs_f64();
         if elapsed > 0.0 {
             let present = now.scanned.saturating_sub(scanned) as f64 / elapsed;
-            self.smooth = if self.smooth == 0.0 { present } else { 0.8 * self.smooth + 0.2 * present };
+            self.smooth = if self.smooth == 0.0 {
+                present
+            } else {
+                0.8 * self.smooth + 0.2 * present
+            };
         }
         self.last = Some((now.step, now.since, now.scanned));
         self.smooth

@@ -163,7 +163,11 @@ pub fn rate(rows: u64, time: Duration) -> f64 {
 impl ValueEntry {
     /// For people: where and why.
     pub fn describe(&self) -> String {
-        let key: Vec<String> = self.primary_key.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let key: Vec<String> = self
+            .primary_key
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         format!("{}.{} at {}: {}", self.table, self.column, key.join(", "), self.reason)
     }
 }

@@ -185,7 +185,12 @@ fn finish(
     Ok(exit)
 }
 
-fn unfinished(error: &CliError, progress: Option<&Progress>, begun: Instant, context: &mut Context<'_>) -> Result<Exit, CliError> {
+fn unfinished(
+    error: &CliError,
+    progress: Option<&Progress>,
+    begun: Instant,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
     let count = |get: fn(&Progress) -> &std::sync::atomic::AtomicU64| {
         progress.map_or(0, |progress| get(progress).load(std::sync::atomic::Ordering::Relaxed))
     };

@@ -156,13 +156,23 @@ impl Selection {
         }
         // A whole keyset as the source holds the target, too.
         let target = Fingerprint::of(&to.material);
-        if self.from.iter().any(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(KeyringRef { key: None, .. })))) {
+        if self
+            .from
+            .iter()
+            .any(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(KeyringRef { key: None, .. }))))
+        {
             from.retain(|key| Fingerprint::of(&key.material) != target);
         }
         Ok(Keys { from, to })
     }
 
-    fn read_keys(&self, context: &mut Context<'_>, reference: &KeyRef, what: &str, role: Role) -> Result<Vec<NamedKey>, CliError> {
+    fn read_keys(
+        &self,
+        context: &mut Context<'_>,
+        reference: &KeyRef,
+        what: &str,
+        role: Role,
+    ) -> Result<Vec<NamedKey>, CliError> {
         match reference {
             KeyRef::Keyring(reference) => self.keyring_keys(context, reference, role),
             KeyRef::Secret(secret) => {
@@ -187,9 +197,8 @@ impl Selection {
         chosen
             .into_iter()
             .map(|key| {
-                let refuse = |why: &str| {
-                    CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list")
-                };
+                let refuse =
+                    |why: &str| CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list");
                 if role == Role::Target && key.state() != KeyState::Primary {
                     return Err(refuse(&format!(
                         "is {}: only the primary key seals; promote it first, so that writers seal with it, too",
@@ -211,7 +220,11 @@ impl Selection {
     }
 
     /// For each column the format now and the format to be.
-    async fn formats(&self, store: &dyn Store, keys: &Keys) -> Result<Vec<(&'static dyn Format, &'static dyn Format)>, CliError> {
+    async fn formats(
+        &self,
+        store: &dyn Store,
+        keys: &Keys,
+    ) -> Result<Vec<(&'static dyn Format, &'static dyn Format)>, CliError> {
         let count = self.columns.len();
         let now = match spread("--format", &self.formats, count)? {
             Some(names) => names.into_iter().map(named_format).collect::<Result<Vec<_>, _>>()?,
@@ -234,8 +247,10 @@ impl Selection {
             .zip(found)
             .map(|(column, verdict)| match verdict {
                 format::Verdict::Certain(name) => named_format(name),
-                verdict => Err(CliError::new(Exit::Refused, format!("column {column}: {}", uncertain(&verdict)))
-                    .next(format!("name it with --format; one of: {}", format_names()))),
+                verdict => Err(
+                    CliError::new(Exit::Refused, format!("column {column}: {}", uncertain(&verdict)))
+                        .next(format!("name it with --format; one of: {}", format_names())),
+                ),
             })
             .collect()
     }
@@ -283,7 +298,9 @@ enum Role {
 fn outside_keys(text: &[u8], role: Role) -> Result<Vec<NamedKey>, CliError> {
     if text.trim_ascii_start().first() == Some(&b'{') {
         let keys = read_tink_json(text)?;
-        let wanted = keys.into_iter().filter(|key| role == Role::Source || key.state == KeyState::Primary);
+        let wanted = keys
+            .into_iter()
+            .filter(|key| role == Role::Source || key.state == KeyState::Primary);
         return Ok(wanted
             .filter_map(|key| {
                 let material = key.material?;
@@ -333,7 +350,9 @@ pub fn open_store(url: &str, role: &str) -> Result<Arc<dyn Store>, CliError> {
 }
 
 fn has_password(url: &str) -> bool {
-    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
+    let authority = url
+        .split_once("://")
+        .map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
     authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || url.contains("password=")
 }
 
@@ -371,4 +390,3 @@ fn format_names() -> String {
     names.sort_unstable();
     names.join(", ")
 }
-

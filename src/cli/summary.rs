@@ -23,14 +23,21 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
     for (key, count) in &outcome.census {
         output.say(&format!("  {count:>12}  {key}"));
     }
-    list("quarantined, left as they are", outcome.quarantined_total, &outcome.quarantined, output);
+    list(
+        "quarantined, left as they are",
+        outcome.quarantined_total,
+        &outcome.quarantined,
+        output,
+    );
     let due = outcome.not_current.len() as u64;
     list("readable, but not under the new key", due, &outcome.not_current, output);
     if outcome.verified {
         output.say("verified: every value opens under the new key");
         output.say("The old key may leave the application now. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
     } else {
-        output.say("NOT verified: the old key is still needed. Mend or remove the values above, then run the same command again.");
+        output.say(
+            "NOT verified: the old key is still needed. Mend or remove the values above, then run the same command again.",
+        );
     }
 }
 

@@ -70,23 +70,23 @@ impl Tuning {
 
 /// How this process names itself in `pg_stat_activity` and lock files: command, user, host and process id.
 fn owner(command: &str) -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_default();
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy().into_owned();
     let name = format!("reseal {command} {user}@{host} pid {}", std::process::id());
     // PostgreSQL cuts names at 63 bytes; so does this, between characters.
-    name.chars().scan(0, |bytes, c| {
-        *bytes += c.len_utf8();
-        (*bytes <= 63).then_some(c)
-    })
-    .collect()
+    name.chars()
+        .scan(0, |bytes, c| {
+            *bytes += c.len_utf8();
+            (*bytes <= 63).then_some(c)
+        })
+        .collect()
 }
 
 /// Runs `work` on a runtime of its own, while signals ask it to stop and `display` shows how it goes.
-pub fn run<T>(
-    json: bool,
-    work: impl AsyncFnOnce(Arc<Progress>, Arc<Stop>) -> Result<T, CliError>,
-) -> Result<T, CliError> {
+pub fn run<T>(json: bool, work: impl AsyncFnOnce(Arc<Progress>, Arc<Stop>) -> Result<T, CliError>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
