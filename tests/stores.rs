@@ -1,0 +1,80 @@
+//! The contract of `store`, written once and run against every database.
+//!
+//! `stores::contract` holds the suite: functions over a [`Fixture`](stores::fixture::Fixture). Another database is another fixture and
+//! one more line of `contract!` below. What only one database has is tested in the module named after it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod stores {
+    pub mod contract;
+    pub mod fixture;
+    pub mod sqlite;
+    pub mod toy;
+}
+
+/// Instantiates the suite for a fixture; an expression that yields `None` skips, having said why.
+macro_rules! contract {
+    ($database:ident, $fixture:expr, [$($area:ident::{$($test:ident),* $(,)?}),* $(,)?]) => {
+        mod $database {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    if let Some(fixture) = $fixture {
+                        crate::stores::contract::$area::$test(&fixture).await;
+                    }
+                }
+            )*)*
+        }
+    };
+}
+
+/// The whole suite; a new test is added here, and every database runs it.
+macro_rules! whole_contract {
+    ($database:ident, $fixture:expr) => {
+        contract!(
+            $database,
+            $fixture,
+            [
+                reading::{
+                    pages_visit_every_row_once_in_order,
+                    intervals_are_adjacent_and_cover_every_row,
+                    pages_end_after_the_row_that_passes_the_byte_cap,
+                    oversize_values_are_not_read,
+                    a_condition_restricts_rows,
+                    conditions_cannot_escape,
+                    hostile_identifiers_are_only_names,
+                    missing_tables_and_columns_are_refused,
+                    an_empty_table_ends_at_once,
+                },
+                writing::{
+                    every_kind_of_key_rotates,
+                    several_columns_change_in_one_swap,
+                    values_that_are_not_due_are_not_written,
+                    what_cannot_be_opened_stays_and_is_quarantined_once,
+                    an_application_write_between_read_and_swap_survives,
+                    a_deleted_row_stays_deleted,
+                    a_row_whose_key_changed_is_not_mistaken,
+                    a_failure_inside_a_batch_rolls_everything_back,
+                    a_rewriter_that_stops_leaves_nothing_behind,
+                    batches_respect_the_byte_cap,
+                    a_concurrent_writer_loses_nothing,
+                },
+                fencing::{
+                    cursor_and_counters_commit_with_the_rows,
+                    a_stale_epoch_writes_nothing,
+                    a_take_over_bumps_every_range,
+                    stored_ranges_survive_a_new_connection,
+                    sweeps_leave_the_cursor_alone,
+                    migrating_twice_changes_nothing,
+                    a_newer_state_is_refused,
+                    quarantine_is_cleared_by_the_current_plan_only,
+                    status_moves_under_the_current_generation_only,
+                    one_operator_at_a_time,
+                    a_lock_that_was_taken_over_is_noticed,
+                },
+            ]
+        );
+    };
+}
+
+whole_contract!(sqlite, crate::stores::sqlite::SqliteFixture::create());

@@ -1,0 +1,371 @@
+//! Plans, ranges and locks: who may write, and what is remembered.
+
+use reseal::store::control::{Counters, Fence, Plan, PlanIdentity, PlanStatus, Range};
+use reseal::store::survey::Survey;
+use reseal::store::{Control, PageEnd, Store, StoreError};
+
+use crate::stores::fixture::{Fixture, target, texts};
+use crate::stores::toy::{batch, rows, session};
+
+/// A plan's identity.
+pub fn identity(id: &str) -> PlanIdentity {
+    PlanIdentity {
+        id: id.to_owned(),
+        table: "t".to_owned(),
+        columns: "c (toy)".to_owned(),
+        from: "old".to_owned(),
+        to: "new".to_owned(),
+    }
+}
+
+/// A new plan with one range that covers the table as it is now.
+pub async fn claimed(store: &dyn Store, survey: &Survey) -> (Box<dyn Control>, Plan) {
+    let mut control = store.control().await.unwrap();
+    control.migrate().await.unwrap();
+    let plan = control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    let intervals = store.intervals(survey, 1, true).await.unwrap();
+    control.add_ranges(&plan, &intervals).await.unwrap();
+    (control, plan)
+}
+
+/// The proof of ownership of a range as it stands.
+pub fn fence(range: &Range) -> Fence {
+    Fence {
+        plan: "plan".to_owned(),
+        range: range.id,
+        epoch: range.epoch,
+    }
+}
+
+async fn table(fixture: &dyn Fixture, count: i64) {
+    let int = fixture.int();
+    fixture
+        .execute(&format!("CREATE TABLE t (id {int} PRIMARY KEY, c TEXT)"))
+        .await;
+    for id in 1..=count {
+        fixture.execute(&format!("INSERT INTO t VALUES ({id}, 'o:{id}')")).await;
+    }
+}
+
+async fn count_new(fixture: &dyn Fixture) -> String {
+    texts(fixture, "SELECT count(*) FROM t WHERE c LIKE 'n:%'").await.remove(0)
+}
+
+pub async fn cursor_and_counters_commit_with_the_rows(fixture: &dyn Fixture) {
+    table(fixture, 10).await;
+    fixture.execute("UPDATE t SET c = NULL WHERE id = 9").await;
+    fixture.execute("UPDATE t SET c = 'n:10' WHERE id = 10").await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    assert_eq!((plan.generation, plan.status), (1, PlanStatus::Running));
+    let mut range = control.ranges("plan").await.unwrap().remove(0);
+    let mut ends = Vec::new();
+    while !range.done {
+        let done = batch(
+            &mut *session,
+            &range.interval,
+            range.cursor.as_ref(),
+            rows(4),
+            Some(&fence(&range)),
+            true,
+        )
+        .await
+        .unwrap();
+        let now = control.range("plan", range.id).await.unwrap().unwrap();
+        assert_eq!(now.cursor, done.cursor.or(range.cursor));
+        assert_eq!(now.done, done.end == PageEnd::End);
+        ends.push(now.cursor.as_ref().unwrap().cells().next().unwrap().as_int().unwrap());
+        range = now;
+    }
+    assert_eq!(ends, [4, 8, 10]);
+    let expected = Counters {
+        rows_scanned: 10,
+        values_reencrypted: 8,
+        rows_reencrypted: 8,
+        values_already_current: 1,
+        values_null: 1,
+        lost_races: 0,
+    };
+    assert_eq!(range.counters, expected);
+    assert_eq!(control.totals("plan").await.unwrap(), expected);
+}
+
+pub async fn a_stale_epoch_writes_nothing(fixture: &dyn Fixture) {
+    table(fixture, 10).await;
+    fixture.execute("UPDATE t SET c = 'plain' WHERE id = 1").await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, _) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    let stale = [
+        Fence {
+            epoch: range.epoch - 1,
+            ..fence(&range)
+        },
+        Fence {
+            epoch: range.epoch + 1,
+            ..fence(&range)
+        },
+        Fence {
+            range: range.id + 1000,
+            ..fence(&range)
+        },
+        Fence {
+            plan: "another".to_owned(),
+            ..fence(&range)
+        },
+    ];
+    for stale in stale {
+        for advance in [true, false] {
+            let error = batch(&mut *session, &range.interval, None, rows(100), Some(&stale), advance)
+                .await
+                .unwrap_err();
+            assert!(matches!(error, StoreError::Superseded), "{stale:?}: {error:?}");
+        }
+    }
+    assert_eq!(count_new(fixture).await, "0");
+    let now = control.range("plan", range.id).await.unwrap().unwrap();
+    assert_eq!((now.cursor, now.done, now.counters), (None, false, Counters::default()));
+    assert!(control.quarantine("plan").await.unwrap().is_empty());
+}
+
+pub async fn a_take_over_bumps_every_range(fixture: &dyn Fixture) {
+    table(fixture, 20).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let mut control = store.control().await.unwrap();
+    control.migrate().await.unwrap();
+    let plan = control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    control
+        .add_ranges(&plan, &store.intervals(&survey, 2, true).await.unwrap())
+        .await
+        .unwrap();
+    let before = control.ranges("plan").await.unwrap();
+    assert_eq!(before.len(), 2);
+    // One range is finished, the other is not.
+    batch(
+        &mut *session,
+        &before[0].interval,
+        None,
+        rows(100),
+        Some(&fence(&before[0])),
+        true,
+    )
+    .await
+    .unwrap();
+    let mut other = store.control().await.unwrap();
+    let taken = other.claim_plan(&identity("plan"), "bob@host").await.unwrap();
+    assert_eq!((taken.generation, taken.owner.as_str()), (2, "bob@host"));
+    assert_eq!(taken.created_at, plan.created_at);
+    for stale in &before {
+        let error = batch(&mut *session, &stale.interval, None, rows(100), Some(&fence(stale)), true)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Superseded), "{error:?}");
+    }
+    assert!(matches!(control.add_ranges(&plan, &[]).await, Err(StoreError::Superseded)));
+    let now = other.ranges("plan").await.unwrap();
+    assert!(now[0].done && !now[1].done);
+    let done = batch(
+        &mut *session,
+        &now[1].interval,
+        now[1].cursor.as_ref(),
+        rows(100),
+        Some(&fence(&now[1])),
+        true,
+    )
+    .await
+    .unwrap();
+    assert_eq!(done.end, PageEnd::End);
+    assert_eq!(count_new(fixture).await, "20");
+}
+
+pub async fn stored_ranges_survive_a_new_connection(fixture: &dyn Fixture) {
+    for table in crate::stores::fixture::key_tables(fixture) {
+        table.fill(fixture).await;
+        let store = fixture.store();
+        let survey = store.survey(&target("t", &["c"], &["n"])).await.unwrap();
+        let mut control = store.control().await.unwrap();
+        control.migrate().await.unwrap();
+        let plan = control.claim_plan(&identity(table.name), "ada@host").await.unwrap();
+        let intervals = store.intervals(&survey, 3, true).await.unwrap();
+        control.add_ranges(&plan, &intervals).await.unwrap();
+        // Each batch on a connection of its own, as after a crash.
+        for _ in 0..100 {
+            let ranges = fixture.store().control().await.unwrap().ranges(table.name).await.unwrap();
+            let stored: Vec<_> = ranges.iter().map(|range| range.interval.clone()).collect();
+            assert_eq!(stored, intervals, "{}", table.name);
+            let Some(range) = ranges.iter().find(|range| !range.done) else {
+                break;
+            };
+            let owned = Fence {
+                plan: table.name.to_owned(),
+                ..fence(range)
+            };
+            let mut session = fixture.store().session(&survey).await.unwrap();
+            batch(
+                &mut *session,
+                &range.interval,
+                range.cursor.as_ref(),
+                rows(2),
+                Some(&owned),
+                true,
+            )
+            .await
+            .unwrap();
+        }
+        let totals = control.totals(table.name).await.unwrap();
+        assert_eq!(totals.rows_reencrypted, table.rows.len() as u64, "{}", table.name);
+        assert_eq!(totals.rows_scanned, table.rows.len() as u64, "{}", table.name);
+        assert_eq!(count_new(fixture).await, table.rows.len().to_string(), "{}", table.name);
+    }
+}
+
+pub async fn sweeps_leave_the_cursor_alone(fixture: &dyn Fixture) {
+    table(fixture, 6).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, _) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    let finished = control.range("plan", range.id).await.unwrap().unwrap();
+    fixture.execute("UPDATE t SET c = 'o:late' WHERE id = 3").await;
+    let swept = batch(&mut *session, &range.interval, None, rows(2), Some(&fence(&range)), false)
+        .await
+        .unwrap();
+    assert_eq!(swept.end, PageEnd::More);
+    batch(
+        &mut *session,
+        &range.interval,
+        swept.cursor.as_ref(),
+        rows(100),
+        Some(&fence(&range)),
+        false,
+    )
+    .await
+    .unwrap();
+    let now = control.range("plan", range.id).await.unwrap().unwrap();
+    assert_eq!((now.cursor, now.done), (finished.cursor, true));
+    assert_eq!(now.counters.rows_reencrypted, finished.counters.rows_reencrypted + 1);
+    assert_eq!(count_new(fixture).await, "6");
+}
+
+pub async fn migrating_twice_changes_nothing(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let mut control = store.control().await.unwrap();
+    assert!(!control.exists().await.unwrap());
+    assert!(control.plans().await.is_err(), "reading must not create tables");
+    assert!(!control.exists().await.unwrap());
+    control.migrate().await.unwrap();
+    let plan = control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    control.migrate().await.unwrap();
+    store.control().await.unwrap().migrate().await.unwrap();
+    assert!(control.exists().await.unwrap());
+    let plans = control.plans().await.unwrap();
+    assert_eq!(plans.len(), 1);
+    assert_eq!((&plans[0].identity, plans[0].generation), (&plan.identity, 1));
+    assert!(control.plan("another").await.unwrap().is_none());
+    assert!(control.range("plan", 0).await.unwrap().is_none());
+    assert!(
+        plan.created_at.ends_with('Z') && plan.created_at.contains('T'),
+        "{}",
+        plan.created_at
+    );
+}
+
+pub async fn a_newer_state_is_refused(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    store.control().await.unwrap().migrate().await.unwrap();
+    let meta = fixture.control_table("meta");
+    for (value, what) in [("'999'", "newer"), ("'not a number'", "damaged")] {
+        fixture
+            .execute(&format!("UPDATE {meta} SET value = {value} WHERE name = 'version'"))
+            .await;
+        let mut control = store.control().await.unwrap();
+        assert!(matches!(control.migrate().await, Err(StoreError::State(_))), "{what}");
+        assert!(matches!(control.exists().await, Err(StoreError::State(_))), "{what}");
+        assert!(matches!(control.plans().await, Err(StoreError::State(_))), "{what}");
+        let claim = control.claim_plan(&identity("plan"), "ada@host").await;
+        assert!(matches!(claim, Err(StoreError::State(_))), "{what}");
+    }
+    assert_eq!(
+        texts(fixture, &format!("SELECT count(*) FROM {}", fixture.control_table("plan"))).await,
+        ["0"]
+    );
+}
+
+pub async fn quarantine_is_cleared_by_the_current_plan_only(fixture: &dyn Fixture) {
+    table(fixture, 3).await;
+    fixture.execute("UPDATE t SET c = 'plain' WHERE id = 2").await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    let taken = control.claim_plan(&identity("plan"), "bob@host").await.unwrap();
+    assert!(matches!(control.clear_quarantine(&plan).await, Err(StoreError::Superseded)));
+    assert_eq!(control.quarantine("plan").await.unwrap().len(), 1);
+    control.clear_quarantine(&taken).await.unwrap();
+    assert!(control.quarantine("plan").await.unwrap().is_empty());
+}
+
+pub async fn status_moves_under_the_current_generation_only(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let mut control = store.control().await.unwrap();
+    control.migrate().await.unwrap();
+    let old = control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    let new = control.claim_plan(&identity("plan"), "bob@host").await.unwrap();
+    assert!(matches!(
+        control.set_status(&old, PlanStatus::Verified).await,
+        Err(StoreError::Superseded)
+    ));
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
+    control.set_status(&new, PlanStatus::Swept).await.unwrap();
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Swept);
+}
+
+pub async fn one_operator_at_a_time(fixture: &dyn Fixture) {
+    table(fixture, 1).await;
+    let store = fixture.store();
+    let survey = store.survey(&target("t", &["c"], &[])).await.unwrap();
+    let mut first = store.lock(&survey, "ada@host, pid 7", false).await.unwrap();
+    first.still_held().await.unwrap();
+    let refused = fixture.store().lock(&survey, "bob@host", false).await.err().unwrap();
+    assert!(
+        matches!(&refused, StoreError::Held { holder } if holder.contains("ada@host")),
+        "{refused:?}"
+    );
+    first.still_held().await.unwrap();
+    drop(first);
+    // A server frees the lock when it sees that the connection ended, which may take a moment.
+    for attempt in 0.. {
+        match store.lock(&survey, "bob@host", false).await {
+            Ok(mut second) => return second.still_held().await.unwrap(),
+            Err(error) => assert!(attempt < 100, "{error:?}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn a_lock_that_was_taken_over_is_noticed(fixture: &dyn Fixture) {
+    table(fixture, 1).await;
+    let store = fixture.store();
+    let survey = store.survey(&target("t", &["c"], &[])).await.unwrap();
+    let mut first = store.lock(&survey, "ada@host", false).await.unwrap();
+    let mut second = store.lock(&survey, "bob@host", true).await.unwrap();
+    assert!(first.still_held().await.is_err());
+    second.still_held().await.unwrap();
+    // The loser's end must not free the winner's lock.
+    drop(first);
+    second.still_held().await.unwrap();
+    let third = store.lock(&survey, "cy@host", false).await.err().unwrap();
+    assert!(
+        matches!(&third, StoreError::Held { holder } if holder.contains("bob@host")),
+        "{third:?}"
+    );
+}
