@@ -26,7 +26,7 @@ pub trait Labour: Send {
     fn finish(self: Box<Self>) -> Self::Yield;
 }
 
-/// Runs `pieces` over at most `workers` connections. The first error ends the pass after the batches under way.
+/// Runs `pieces` over at most `workers` connections. The first error ends the pass.
 pub async fn run<P, Y, L>(
     store: &Arc<dyn Store>,
     survey: &Arc<Survey>,
@@ -43,11 +43,10 @@ where
 {
     let crew = workers.min(pieces.len());
     let queue = Arc::new(Mutex::new(VecDeque::from(pieces)));
-    let halted = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let labour = Arc::new(labour);
     let mut shift = JoinSet::new();
     for _ in 0..crew {
-        let (queue, halted, labour) = (Arc::clone(&queue), Arc::clone(&halted), Arc::clone(&labour));
+        let (queue, labour) = (Arc::clone(&queue), Arc::clone(&labour));
         let (store, survey, stop) = (Arc::clone(store), Arc::clone(survey), Arc::clone(stop));
         shift.spawn(async move {
             let mut session = store.session(&survey).await.map_err(RotationError::store(step))?;
@@ -56,16 +55,10 @@ where
                 if stop.requested() {
                     return Err(RotationError::Stopped);
                 }
-                if halted.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
                 let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
                     break;
                 };
-                if let Err(error) = worker.work(&mut *session, piece).await {
-                    halted.store(true, std::sync::atomic::Ordering::Relaxed);
-                    return Err(error);
-                }
+                worker.work(&mut *session, piece).await?;
             }
             Ok(worker.finish())
         });
@@ -80,12 +73,16 @@ where
                 first_error.get_or_insert(RotationError::Stopped);
             }
             Ok(Err(error)) => {
+                // The others' batches commit whole or not at all, wherever they are broken off.
+                shift.abort_all();
                 if matches!(first_error, None | Some(RotationError::Stopped)) {
                     first_error = Some(error);
                 }
             }
+            Err(end) if end.is_cancelled() => {}
             Err(_) => {
-                first_error = Some(RotationError::WorkerDied);
+                shift.abort_all();
+                first_error.get_or_insert(RotationError::WorkerDied);
             }
         }
     }

@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::retry::{Patience, Remedy};
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Tally;
+use crate::store::survey::Survey;
 use crate::store::value::Key;
 use crate::store::{PageEnd, Session, Store, StoreError, Witness, Written};
 
@@ -17,6 +18,8 @@ use crate::store::{PageEnd, Session, Store, StoreError, Witness, Written};
 pub struct RangeWork {
     /// The database.
     pub store: Arc<dyn Store>,
+    /// The table.
+    pub survey: Arc<Survey>,
     /// What workers share.
     pub shared: Shared,
     /// The plan; `None` with `--no-state`.
@@ -93,6 +96,26 @@ impl RangeWork {
                 }
             }
         }
+    }
+
+    /// Forgives an error that only says that a partition was detached and dropped meanwhile: nothing is left to do in it.
+    pub async fn unless_gone(&self, relation: &str, outcome: Result<(), RotationError>) -> Result<(), RotationError> {
+        let Err(RotationError::Store {
+            cause: StoreError::Vanished(_),
+            ..
+        }) = &outcome
+        else {
+            return outcome;
+        };
+        let there = self
+            .store
+            .relations(&self.survey)
+            .await
+            .map_err(RotationError::store(self.step))?;
+        if !there.is_empty() && there.iter().all(|known| known.sql_name != relation) {
+            return Ok(());
+        }
+        outcome
     }
 
     /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column

@@ -165,6 +165,7 @@ impl<'a> Run<'a> {
         let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
         let work = RangeWork {
             store: Arc::clone(store),
+            survey: Arc::clone(&prepared.survey),
             shared: Shared {
                 pace: Arc::new(Mutex::new(BatchController::new(limits, options.batch_rows))),
                 progress: Arc::clone(progress),

@@ -229,7 +229,7 @@ pub trait Control: Send {
     /// too), so that no earlier holder can write. Returns the plan as it is now.
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError>;
 
-    /// Adds the ranges of a new plan. All or none.
+    /// Adds ranges to a plan, numbered after those that it has. All or none.
     async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError>;
 
     /// The ranges of a plan, in order.

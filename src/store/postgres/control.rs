@@ -130,7 +130,12 @@ impl Control for PostgresControl {
         if current != Some(plan.generation) {
             return Err(StoreError::Superseded);
         }
-        for (id, interval) in (0i64..).zip(intervals) {
+        let first: i64 = sqlx::query_scalar("SELECT coalesce(max(id) + 1, 0) FROM reseal.range WHERE plan_id = $1")
+            .bind(&plan.identity.id)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        for (id, interval) in (first..).zip(intervals) {
             sqlx::query("INSERT INTO reseal.range (plan_id, id, relation, lo, hi, epoch) VALUES ($1, $2, $3, $4, $5, $6)")
                 .bind(&plan.identity.id)
                 .bind(id)
