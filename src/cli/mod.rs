@@ -13,6 +13,7 @@ mod plan;
 mod process;
 mod rotate;
 mod rotation_error;
+mod scan;
 mod selection;
 mod status;
 mod summary;
@@ -60,6 +61,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Scan(scan::ScanArgs),
     Plan(plan::PlanArgs),
     Rotate(Box<rotate::RotateArgs>),
     Verify(verify::VerifyArgs),
@@ -70,6 +72,7 @@ enum Command {
 impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
+            Self::Scan(args) => scan::run(args, context),
             Self::Plan(args) => plan::run(args, context),
             Self::Rotate(args) => rotate::run(*args, context),
             Self::Verify(args) => verify::run(args, context),

@@ -53,8 +53,23 @@ pub trait Store: Send + Sync {
     /// The control tables.
     async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
 
+    /// Samples every column of the database that could hold sealed values: at most `rows` values of at most `value_bytes_max` bytes
+    /// each. Reads only.
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError>;
+
     /// How many workers are useful by default, and at most.
     fn workers(&self) -> WorkerLimits;
+}
+
+/// Some values of a column.
+#[derive(Debug, Clone)]
+pub struct ColumnSample {
+    /// The table, qualified where the database has schemas.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// Values that are not NULL, as stored.
+    pub values: Vec<Vec<u8>>,
 }
 
 /// The lock of one operator. Dropping it frees it.

@@ -15,6 +15,7 @@ mod lex;
 mod lock;
 mod queue;
 mod rewrite;
+mod scan;
 mod session;
 mod statement;
 mod survey;
@@ -28,7 +29,7 @@ use self::connect::{DatabaseFile, blocking};
 use self::statement::Dataset;
 use super::control::Interval;
 use super::survey::{Relation, Survey, Target};
-use super::{Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A database file.
 pub struct SqliteStore {
@@ -96,6 +97,11 @@ impl Store for SqliteStore {
 
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         Ok(Box::new(control::SqliteControl::open(self.file.clone()).await?))
+    }
+
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
+        let file = self.file.clone();
+        blocking(move || scan::samples(&file, rows, value_bytes_max)).await
     }
 
     fn workers(&self) -> WorkerLimits {
