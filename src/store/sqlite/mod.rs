@@ -8,6 +8,8 @@ mod catalogue;
 mod cell;
 mod connect;
 mod control;
+mod control_sql;
+mod ddl;
 mod error;
 mod filter;
 mod interval;
@@ -16,6 +18,7 @@ mod lock;
 mod queue;
 mod rewrite;
 mod session;
+mod size;
 mod statement;
 mod survey;
 
