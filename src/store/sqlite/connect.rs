@@ -94,6 +94,11 @@ impl Handle {
         }
     }
 
+    /// Fails when a cancelled call has the connection.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.connection.as_ref().map(drop).ok_or_else(cancelled)
+    }
+
     /// Runs `work` with the connection.
     pub(super) async fn run<T, F>(&mut self, work: F) -> Result<T, StoreError>
     where
@@ -101,7 +106,7 @@ impl Handle {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let Some(connection) = self.connection.take() else {
-            return Err(StoreError::Disconnected("the call before this one was cancelled".to_owned()));
+            return Err(cancelled());
         };
         let (connection, result) = blocking(move || {
             let result = work(&connection);
@@ -111,6 +116,10 @@ impl Handle {
         self.connection = Some(connection);
         result
     }
+}
+
+fn cancelled() -> StoreError {
+    StoreError::Disconnected("the call before this one was cancelled".to_owned())
 }
 
 /// Runs `work` on the blocking pool. A panic inside is a panic outside.
