@@ -330,20 +330,23 @@ mod tests {
         Table::find(&connection, "T").unwrap().unwrap()
     }
 
-    fn key(ddl: &str) -> Option<(Vec<String>, bool)> {
+    /// Names of the key columns, and whether the key is the rowid.
+    type Found = Option<(Vec<String>, bool)>;
+
+    fn key(ddl: &str) -> Found {
         table(ddl).key.map(|key| {
             let names = key.parts.iter().map(|part| part.column.name.clone()).collect();
             (names, matches!(key.access, Access::Rowid { .. }))
         })
     }
 
-    fn named(names: &[&str], rowid: bool) -> Option<(Vec<String>, bool)> {
+    fn named(names: &[&str], rowid: bool) -> Found {
         Some((names.iter().map(|name| (*name).to_owned()).collect(), rowid))
     }
 
     #[test]
     fn the_key_is_what_identifies_every_row() {
-        let cases: [(&str, Option<(Vec<String>, bool)>); 14] = [
+        let cases: [(&str, Found); 14] = [
             ("CREATE TABLE t(Id INTEGER PRIMARY KEY, c)", named(&["Id"], true)),
             ("CREATE TABLE t(id INT PRIMARY KEY, c)", named(&["rowid"], true)),
             ("CREATE TABLE t(id INT NOT NULL PRIMARY KEY, c)", named(&["id"], false)),

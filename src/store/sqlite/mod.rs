@@ -8,6 +8,8 @@ mod catalogue;
 mod cell;
 mod connect;
 mod control;
+mod control_sql;
+mod ddl;
 mod error;
 mod filter;
 mod interval;
@@ -17,6 +19,7 @@ mod queue;
 mod rewrite;
 mod scan;
 mod session;
+mod size;
 mod statement;
 mod survey;
 

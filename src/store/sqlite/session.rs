@@ -148,7 +148,9 @@ impl InPlaceWriter for SqliteSession {
         advance: bool,
     ) -> (Box<dyn Rewriter>, Swaps, Result<InPlaceBatch, StoreError>) {
         let nothing = Swaps::new(self.dataset.shape.values);
-        if let Err(error) = self.check_relation(interval) {
+        // A cancelled batch may still be running, with its own rewriter.
+        let ready = self.handle.check().and_then(|()| self.check_relation(interval));
+        if let Err(error) = ready {
             return (rewriter, nothing, Err(error));
         }
         let job = Job {
