@@ -49,6 +49,8 @@ pub enum Reason {
     NullContext,
     /// Neither text nor bytes.
     WrongType,
+    /// The value is text, and the new format writes bytes.
+    NotText,
     /// Larger than the limit.
     TooLarge(u64),
     /// The new value would not fit into the column.
@@ -69,6 +71,7 @@ impl fmt::Display for Reason {
             Self::Ambiguous => f.write_str("opens under two different keys: forged, or a key is listed twice"),
             Self::NullContext => f.write_str("a column that its associated data refers to is NULL"),
             Self::WrongType => f.write_str("neither text nor bytes"),
+            Self::NotText => f.write_str("stored as text, and its new form is bytes"),
             Self::TooLarge(bytes) => write!(f, "{bytes} bytes: larger than the limit for one value"),
             Self::DoesNotFit { needs, holds } => write!(f, "its new form takes {needs} bytes, the column holds {holds}"),
         }

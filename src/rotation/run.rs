@@ -223,6 +223,7 @@ impl<'a> Run<'a> {
                 break census;
             }
         };
+        self.store.settle().await.map_err(&failed)?;
         if census.is_clean() {
             self.set_status(&mut control, PlanStatus::Verified).await?;
         }

@@ -57,6 +57,12 @@ pub trait Store: Send + Sync {
     /// each. Reads only.
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError>;
 
+    /// Makes everything that was committed durable, where a store lets commits reach the disk later. Called before a rotation says that
+    /// it is finished.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// How many workers are useful by default, and at most.
     fn workers(&self) -> WorkerLimits;
 }

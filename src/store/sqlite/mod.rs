@@ -1,7 +1,7 @@
 //! SQLite: one file, one writer. New values are computed inside its own UPDATE, where no other writer can come between.
 //!
-//! Calls block, so that all of them run on the blocking pool. The file is never created; journal mode and durability stay as the
-//! application chose them.
+//! Calls block, so that all of them run on the blocking pool. The file is never created; its journal mode stays as the application
+//! chose it.
 
 mod batch;
 mod catalogue;
@@ -105,6 +105,11 @@ impl Store for SqliteStore {
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
         let file = self.file.clone();
         blocking(move || scan::samples(&file, rows, value_bytes_max)).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        let file = self.file.clone();
+        blocking(move || file.settle()).await
     }
 
     fn workers(&self) -> WorkerLimits {

@@ -67,6 +67,7 @@ impl SqliteSession {
 async fn connect(file: DatabaseFile, survey: Survey) -> Result<(Connection, Arc<Dataset>, SharedBatch), StoreError> {
     blocking(move || {
         let connection = file.open()?;
+        file.sync_less(&connection)?;
         let dataset = Dataset::find(&connection, &survey)?;
         let batch = SharedBatch::attach(&connection, dataset.shape)?;
         Ok((connection, Arc::new(dataset), batch))
