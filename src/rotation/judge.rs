@@ -122,7 +122,8 @@ fn decide(
     make_room(plain, stored.len() + WORKING_ROOM);
     let one_format = column.from.name() == column.to.name();
 
-    let as_target = match column.to.hint(stored) {
+    let target_hint = column.to.hint(stored);
+    let as_target = match target_hint {
         KeyHint::Key(id) if Some(id) == column.target.id => {
             if depth == Depth::Hint {
                 return Verdict::Current;
