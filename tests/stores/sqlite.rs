@@ -209,7 +209,7 @@ fn a_database_that_does_not_exist_is_an_error_and_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["missing.db", "file:missing.db?mode=rwc", "missing/app.db"] {
         let error = SqliteStore::open(&directory.path().join(name)).err().unwrap();
-        assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
     }
     assert!(SqliteStore::open(directory.path()).is_err());
     assert!(SqliteStore::open(Path::new("")).is_err());
@@ -486,7 +486,7 @@ async fn a_transaction_that_sqlite_itself_rolled_back_is_over() {
     let error = batch(&mut *session, &whole(&survey), None, rows(10), None, false)
         .await
         .unwrap_err();
-    assert!(matches!(error, StoreError::Statement { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Row { .. }), "{error:?}");
     assert_eq!(texts(&fixture, "SELECT c FROM t ORDER BY id").await, ["o:1", "o:2"]);
     fixture.run("DROP TRIGGER refuse");
     rotate(&mut *session, &whole(&survey), rows(10)).await;
