@@ -12,7 +12,11 @@ use super::sample::{Sample, note_bytes};
 pub fn measure(rows: usize, rounds: usize, connections: usize) -> Result<(), Box<dyn Error>> {
     let database = std::env::var("RESEAL_TEST_POSTGRES").map_err(|_| "RESEAL_TEST_POSTGRES is not set: run scripts/bench")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let pool = runtime.block_on(PgPoolOptions::new().max_connections(connections as u32 + 1).connect(&database))?;
+    let pool = runtime.block_on(
+        PgPoolOptions::new()
+            .max_connections(connections as u32 + 1)
+            .connect(&database),
+    )?;
     let sample = runtime.block_on(fill(&pool, rows))?;
     let mut results = Vec::new();
     for _ in 0..rounds {
@@ -20,10 +24,18 @@ pub fn measure(rows: usize, rounds: usize, connections: usize) -> Result<(), Box
         let floor = runtime.block_on(floor(&pool, rows, connections))?;
         runtime.block_on(fresh(&pool))?;
         let workers = connections.to_string();
-        let run = process::rotate(&database, &sample.old, &sample.new, &["--format", "aes-gcm", "--workers", &workers])?;
+        let run = process::rotate(
+            &database,
+            &sample.old,
+            &sample.new,
+            &["--format", "aes-gcm", "--workers", &workers],
+        )?;
         results.push((floor, run));
     }
-    super::report(&format!("PostgreSQL, {rows} rows of 300 B AES-GCM, {connections} connections"), &results);
+    super::report(
+        &format!("PostgreSQL, {rows} rows of 300 B AES-GCM, {connections} connections"),
+        &results,
+    );
     runtime.block_on(pool.execute("DROP TABLE t, t_source; DROP SCHEMA reseal CASCADE"))?;
     Ok(())
 }
@@ -71,7 +83,10 @@ async fn floor(pool: &PgPool, rows: usize, connections: usize) -> Result<f64, Bo
     let mut workers = tokio::task::JoinSet::new();
     for worker in 0..connections {
         let pool = pool.clone();
-        let (mut from, to) = ((rows * worker / connections) as i64, (rows * (worker + 1) / connections) as i64);
+        let (mut from, to) = (
+            (rows * worker / connections) as i64,
+            (rows * (worker + 1) / connections) as i64,
+        );
         workers.spawn(async move {
             let mut connection = pool.acquire().await?;
             while from < to {

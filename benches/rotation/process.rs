@@ -14,7 +14,9 @@ pub struct Run {
 /// Rotates `t.note_ct` from `OLD` to `NEW`.
 pub fn rotate(database: &str, old: &str, new: &str, more: &[&str]) -> Result<Run, Box<dyn Error>> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_reseal"))
-        .args(["rotate", "--table", "t", "--column", "note_ct", "--from", "env:OLD", "--to", "env:NEW"])
+        .args([
+            "rotate", "--table", "t", "--column", "note_ct", "--from", "env:OLD", "--to", "env:NEW",
+        ])
         .args(["--dual-read-confirmed", "--yes", "--json"])
         .args(more)
         .env("DATABASE_URL", database)

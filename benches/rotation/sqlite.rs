@@ -35,12 +35,19 @@ fn fill(path: &Path, rows: usize) -> Result<Sample, Box<dyn Error>> {
     let mut sample = Sample::new("aes-gcm")?;
     let mut connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, tenant_id INTEGER, email_ct BLOB, note_ct BLOB, updated_at TEXT)")?;
+    connection.execute_batch(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, tenant_id INTEGER, email_ct BLOB, note_ct BLOB, updated_at TEXT)",
+    )?;
     let transaction = connection.transaction()?;
     {
         let mut insert = transaction.prepare("INSERT INTO t VALUES (?, ?, ?, ?, '2026-01-01T00:00:00Z')")?;
         for row in 1..=rows {
-            insert.execute(params![row, row * 31 % 1000, sample.seal(row, 92), sample.seal(row, note_bytes(row))])?;
+            insert.execute(params![
+                row,
+                row * 31 % 1000,
+                sample.seal(row, 92),
+                sample.seal(row, note_bytes(row))
+            ])?;
         }
     }
     transaction.execute("CREATE INDEX t_tenant ON t (tenant_id)", [])?;
@@ -52,8 +59,8 @@ fn fill(path: &Path, rows: usize) -> Result<Sample, Box<dyn Error>> {
 fn floor(path: &Path, rows: usize) -> Result<f64, Box<dyn Error>> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    let mut update =
-        connection.prepare("UPDATE t SET note_ct = CAST(substr(note_ct, 2) || substr(note_ct, 1, 1) AS BLOB) WHERE id > ? AND id <= ?")?;
+    let mut update = connection
+        .prepare("UPDATE t SET note_ct = CAST(substr(note_ct, 2) || substr(note_ct, 1, 1) AS BLOB) WHERE id > ? AND id <= ?")?;
     let begun = Instant::now();
     for from in (0..rows).step_by(1_000) {
         connection.execute_batch("BEGIN IMMEDIATE")?;
