@@ -56,7 +56,7 @@ impl Desk {
     /// The same with `--json`: the document.
     fn document(&self, arguments: &str, exit: i32) -> Value {
         let output = self.keys(&format!("{arguments} --json"), exit);
-        let schema = if exit == 0 { "reseal.keys/1" } else { "reseal.error/1" };
+        let schema = "reseal.keys/1";
         let printed = String::from_utf8(output.stdout).unwrap();
         assert!(printed.starts_with(&format!("{{\"schema\":\"{schema}\",")), "{printed}");
         assert_eq!(printed.lines().count(), 1);
@@ -126,7 +126,10 @@ fn a_rotation_of_a_keyset_from_the_first_key_to_the_tombstone() {
 
     desk.keys(&format!("destroy customer-data {old}"), 4);
     let early = desk.document(&format!("destroy customer-data {old} --yes --backup-horizon 35d"), 4);
-    assert!(early["failed"].as_str().unwrap().contains("must be kept until"), "{early}");
+    assert!(
+        early["error"]["failed"].as_str().unwrap().contains("must be kept until"),
+        "{early}"
+    );
     let destroyed = desk.document(&format!("destroy customer-data {old} --yes"), 0);
     assert_eq!(key(&destroyed, old)["state"], "destroyed");
     desk.keys(&format!("destroy customer-data {old} --yes"), 0);
@@ -287,7 +290,7 @@ fn a_missing_or_exposed_keyring_is_an_error_that_says_what_to_do() {
     let desk = Desk::new();
     let missing = desk.document("list", 3);
     assert!(
-        missing["next"].as_str().unwrap().contains("reseal keys generate"),
+        missing["error"]["next"].as_str().unwrap().contains("reseal keys generate"),
         "{missing}"
     );
     assert_eq!(missing["exit"], 3);
@@ -295,7 +298,10 @@ fn a_missing_or_exposed_keyring_is_an_error_that_says_what_to_do() {
     desk.keys("generate data", 0);
     fs::set_permissions(desk.file("reseal.keyring"), PermissionsExt::from_mode(0o644)).unwrap();
     let exposed = desk.document("promote data 1", 3);
-    assert!(exposed["failed"].as_str().unwrap().contains("chmod 600"), "{exposed}");
+    assert!(
+        exposed["error"]["failed"].as_str().unwrap().contains("chmod 600"),
+        "{exposed}"
+    );
     fs::set_permissions(desk.file("reseal.keyring"), PermissionsExt::from_mode(0o600)).unwrap();
     fs::set_permissions(desk.file("me.key"), PermissionsExt::from_mode(0o604)).unwrap();
     desk.keys("list", 3);

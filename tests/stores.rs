@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod support;
+
 mod stores {
     pub mod contract;
     pub mod fixture;
+    pub mod postgres;
     pub mod sqlite;
     pub mod toy;
 }
@@ -78,3 +81,4 @@ macro_rules! whole_contract {
 }
 
 whole_contract!(sqlite, crate::stores::sqlite::SqliteFixture::create());
+whole_contract!(postgres, crate::stores::postgres::PostgresFixture::create().await);

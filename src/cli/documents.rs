@@ -58,6 +58,10 @@ pub struct Outcome {
     pub quarantined_total: u64,
     /// Values not under the target key, though readable; the first ten thousand.
     pub not_current: Vec<ValueEntry>,
+    /// Values whose plaintext is itself a sealed value; the first ten thousand.
+    pub nested: Vec<ValueEntry>,
+    /// All of them, counted.
+    pub nested_total: u64,
     /// Values per key.
     pub census: BTreeMap<String, u64>,
     /// From start to end.

@@ -20,10 +20,16 @@ pub struct CliError {
     next: Option<String>,
 }
 
-/// The JSON document of a failure.
+/// The JSON document of a command that failed.
+#[derive(Serialize)]
+pub(super) struct FailureDocument<'a> {
+    exit: u8,
+    error: ErrorDocument<'a>,
+}
+
+/// The four parts of a failure.
 #[derive(Serialize)]
 pub(super) struct ErrorDocument<'a> {
-    exit: u8,
     failed: &'a str,
     #[serde(skip_serializing_if = "Option::is_none", rename = "where")]
     place: Option<&'a str>,
@@ -96,9 +102,15 @@ impl CliError {
         text
     }
 
+    pub(super) fn failure(&self) -> FailureDocument<'_> {
+        FailureDocument {
+            exit: self.exit.code(),
+            error: self.document(),
+        }
+    }
+
     pub(super) fn document(&self) -> ErrorDocument<'_> {
         ErrorDocument {
-            exit: self.exit.code(),
             failed: &self.failed,
             place: self.place.as_deref(),
             durable: self.durable.as_deref(),

@@ -70,6 +70,17 @@ enum Command {
 }
 
 impl Command {
+    /// The schema of the command's JSON document, also when it fails.
+    fn schema(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "reseal.plan/1",
+            Self::Rotate(_) => "reseal.rotate/1",
+            Self::Verify(_) => "reseal.verify/1",
+            Self::Status(_) => "reseal.status/1",
+            Self::Keys(_) => "reseal.keys/1",
+        }
+    }
+
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
             Self::Scan(args) => scan::run(args, context),
@@ -107,12 +118,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, context: &mut Context<
         Err(error) => return answer(error, context),
     };
     context.output.use_json(cli.json);
+    let schema = cli.command.schema();
     match cli.command.run(context) {
         Ok(exit) => exit,
         Err(error) => {
             context.output.say(&error.text());
             // The exit code tells it, too, should standard output be gone.
-            let _ = context.output.document("reseal.error/1", &error.document());
+            let _ = context.output.document(schema, &error.failure());
             error.exit()
         }
     }

@@ -44,6 +44,9 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Unreachable { .. } | StoreError::Disconnected(_) | StoreError::ReadOnly(_) => failure(Exit::Unreachable)
             .durable(DURABLE)
             .next("check that the database is up and takes this user, then run the same command again"),
+        StoreError::Unusable { .. } => failure(Exit::Unusable)
+            .durable(DURABLE)
+            .next("check the database's URL, user and password; nothing is ever created in its place"),
         StoreError::Held { .. } => failure(Exit::Conflict)
             .durable("nothing was touched by this run")
             .next("wait for it; or, if it hangs, run again with --take-over: its batches are then rejected"),
@@ -57,7 +60,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Retry { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
             .next("something holds rows or the file for long; run the same command again to continue"),
-        StoreError::Statement { .. } => failure(Exit::Incomplete)
+        StoreError::Row { .. } | StoreError::Statement { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
             .next("find what refused the statement (a trigger, a constraint), then run the same command again to continue"),
         StoreError::Rewriter => failure(Exit::Bug).durable(DURABLE),

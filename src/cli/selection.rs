@@ -8,7 +8,7 @@ use super::arg::{KeyringArgs, RefArg, keyset};
 use super::{CliError, Context, Exit};
 use crate::config::{KeyRef, KeyringRef, SecretRef, UrlRef};
 use crate::format::{self, Format};
-use crate::key::{Fingerprint, KeyEncoding, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
+use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
 use crate::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use crate::rotation::{Job, Options, detect};
 use crate::store::Store;
@@ -137,6 +137,7 @@ impl Selection {
         let recipe = Recipe::new(specs, &keys.from, &keys.to, plaintext, now).map_err(|error| {
             CliError::from_error(Exit::Unusable, &error).next("check --from, --to and --format; see reseal plan --help")
         })?;
+        let recipe = recipe.with_destroyed(&keys.destroyed);
         Ok(Selected {
             store,
             job: Job {
@@ -155,14 +156,15 @@ impl Selection {
                 context.secrets.keep_from_children(secret);
             }
         }
-        let to = self.read_keys(context, self.to.get()?, "the new key", Role::Target)?;
+        let mut destroyed = Vec::new();
+        let to = self.read_keys(context, self.to.get()?, "the new key", Role::Target, &mut destroyed)?;
         let to = to
             .into_iter()
             .next()
             .ok_or_else(|| CliError::new(Exit::Unusable, "--to names no key"))?;
         let mut from = Vec::new();
         for reference in &self.from {
-            from.extend(self.read_keys(context, reference.get()?, "the old key", Role::Source)?);
+            from.extend(self.read_keys(context, reference.get()?, "the old key", Role::Source, &mut destroyed)?);
         }
         // A whole keyset as the source holds the target, too.
         let target = Fingerprint::of(&to.material);
@@ -173,7 +175,7 @@ impl Selection {
         {
             from.retain(|key| Fingerprint::of(&key.material) != target);
         }
-        Ok(Keys { from, to })
+        Ok(Keys { from, to, destroyed })
     }
 
     fn read_keys(
@@ -182,9 +184,10 @@ impl Selection {
         reference: &KeyRef,
         what: &str,
         role: Role,
+        destroyed: &mut Vec<KeyId>,
     ) -> Result<Vec<NamedKey>, CliError> {
         match reference {
-            KeyRef::Keyring(reference) => self.keyring_keys(context, reference, role),
+            KeyRef::Keyring(reference) => self.keyring_keys(context, reference, role, destroyed),
             KeyRef::Secret(secret) => {
                 let text = context.secrets.read(secret, what)?;
                 let at = |error: CliError| error.at(format!("{what}, {secret}"));
@@ -193,9 +196,17 @@ impl Selection {
         }
     }
 
-    fn keyring_keys(&self, context: &mut Context<'_>, reference: &KeyringRef, role: Role) -> Result<Vec<NamedKey>, CliError> {
+    fn keyring_keys(
+        &self,
+        context: &mut Context<'_>,
+        reference: &KeyringRef,
+        role: Role,
+        destroyed: &mut Vec<KeyId>,
+    ) -> Result<Vec<NamedKey>, CliError> {
         let keyring = self.keyring.open(context)?;
         let keyset = keyset(&keyring, &reference.keyset)?;
+        let tombstones = keyset.keys().iter().filter(|key| key.state() == KeyState::Destroyed);
+        destroyed.extend(tombstones.map(|key| key.id()));
         let named = |id| format!("{}@{id}", reference.keyset);
         let chosen: Vec<_> = match (reference.key, role) {
             (Some(id), _) => vec![keyset.get(id).ok_or_else(|| {
@@ -296,6 +307,8 @@ impl Selection {
 struct Keys {
     from: Vec<NamedKey>,
     to: NamedKey,
+    /// Ids of the keysets' tombstones.
+    destroyed: Vec<KeyId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

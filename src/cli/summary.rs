@@ -29,6 +29,12 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
         &outcome.quarantined,
         output,
     );
+    list(
+        "encrypted twice: rotated as they are, not unwrapped",
+        outcome.nested_total,
+        &outcome.nested,
+        output,
+    );
     let due = outcome.not_current.len() as u64;
     list("readable, but not under the new key", due, &outcome.not_current, output);
     if outcome.verified {

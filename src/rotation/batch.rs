@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::error::RotationError;
+use super::isolate::Withheld;
 use super::pace::{BatchController, Sample};
 use super::progress::{Progress, Stop};
-use super::rewriter::RefusalSlot;
+use super::rewriter::{RefusalSlot, Rewriters};
+use crate::format::RandomFailed;
 use crate::store::control::{Advance, Fence, Interval};
 use crate::store::page::{Page, Swaps, Tally};
 use crate::store::value::Key;
@@ -29,6 +31,8 @@ pub struct Shared {
     pub value_bytes_max: u64,
     /// Column names, for errors.
     pub columns: Arc<Vec<String>>,
+    /// Values that the database refuses to take.
+    pub withheld: Arc<Withheld>,
 }
 
 impl Shared {
@@ -71,17 +75,39 @@ impl Shared {
 pub struct Buffers {
     page: Page,
     swaps: Swaps,
+    rewriters: Rewriters,
     rewriter: Option<Box<dyn Rewriter>>,
+    /// The rewriter that seals, while one that withholds has its place.
+    resting: Option<Box<dyn Rewriter>>,
 }
 
 impl Buffers {
     /// For a session of this shape.
-    pub fn new(session: &dyn Session, rewriter: Box<dyn Rewriter>) -> Self {
-        Self {
+    pub fn new(session: &dyn Session, rewriters: Rewriters) -> Result<Self, RandomFailed> {
+        Ok(Self {
             page: Page::new(session.shape()),
             swaps: Swaps::new(session.shape().values),
-            rewriter: Some(rewriter),
+            rewriter: Some(rewriters.sealing()?),
+            rewriters,
+            resting: None,
+        })
+    }
+
+    /// The next batch writes no value: what is due in it is quarantined for `reason`.
+    pub fn withhold(&mut self, reason: &str) -> Result<(), RandomFailed> {
+        let withholding = self.rewriters.withholding(reason.to_owned())?;
+        self.resting = self.rewriter.replace(withholding);
+        Ok(())
+    }
+
+    /// Lets the sealing rewriter go on. Whether another one had its place.
+    fn resume(&mut self) -> bool {
+        let resting = self.resting.take();
+        let withheld = resting.is_some();
+        if withheld {
+            self.rewriter = resting;
         }
+        withheld
     }
 }
 
@@ -97,6 +123,8 @@ pub struct Place<'a> {
     pub advance: bool,
     /// How rows are recognised.
     pub witness: Witness,
+    /// At most so many rows.
+    pub rows_max: usize,
 }
 
 /// What a batch did.
@@ -133,14 +161,20 @@ pub async fn run(
     buffers: &mut Buffers,
     place: &Place<'_>,
 ) -> Result<Done, BatchError> {
-    let limits = shared.limits();
+    let mut limits = shared.limits();
+    limits.rows = limits.rows.min(place.rows_max);
     let begun = Instant::now();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
-    let (done, sample) = if in_place {
-        run_in_place(session, buffers, place, limits).await?
+    let outcome = if in_place {
+        run_in_place(session, buffers, place, limits).await
     } else {
-        run_set(session, buffers, place, limits).await?
+        run_set(session, buffers, place, limits).await
     };
+    let withheld = buffers.resume();
+    let (done, sample) = outcome?;
+    if withheld {
+        shared.withheld.add(&place.interval.relation, &buffers.swaps.quarantined);
+    }
     let progress = &shared.progress;
     if place.advance {
         Progress::add(&progress.rows_scanned, done.tally.rows);
@@ -171,7 +205,8 @@ async fn run_set(
     };
     let writing = Instant::now();
     // A sweep that found nothing writes nothing; a range still moves its cursor.
-    let written = if swaps.is_empty() && (!place.advance || place.fence.is_none()) {
+    let nothing_to_record = !place.advance && swaps.quarantined.is_empty();
+    let written = if swaps.is_empty() && (place.fence.is_none() || nothing_to_record) {
         Written::default()
     } else {
         let Writer::Set(writer) = session.writer() else {
@@ -251,6 +286,7 @@ async fn run_in_place(
         written: batch.written,
         tally: swaps.tally,
     };
+    buffers.swaps = swaps;
     Ok((done, sample))
 }
 

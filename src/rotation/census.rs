@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroize as _;
 
 use super::binding::{Binder, NullContext};
-use super::judge::{Depth, Reason, Verdict, judge};
+use super::judge::{Depth, Reason, Verdict, judge, nested_in};
 use super::recipe::Recipe;
 use super::rewriter::wipe;
 use crate::store::page::{Page, Quarantined};
@@ -26,12 +26,20 @@ pub struct Census {
     pub nulls: u64,
     /// Plaintext that is left alone.
     pub plaintext: u64,
-    /// Values that cannot be read.
+    /// Values that cannot be read, or whose new form does not fit.
     pub unreadable: u64,
-    /// The first of them, by relation.
-    pub unreadable_values: Vec<(String, Quarantined)>,
+    /// Values that open under a source key and stay there, because the database refuses their new form.
+    pub withheld: u64,
+    /// The first of both, by relation.
+    pub quarantined_values: Vec<(String, Quarantined)>,
     /// The first values that are still due, by relation: who still writes with the old key?
     pub due_values: Vec<(String, Quarantined)>,
+    /// Values whose plaintext is itself a sealed value: encrypted twice by accident, rotated as they are.
+    pub nested: u64,
+    /// The first of them, by relation.
+    pub nested_values: Vec<(String, Quarantined)>,
+    /// Values that are due and whose new form does not fit into the column; counted as unreadable, too.
+    pub too_wide: u64,
 }
 
 impl Census {
@@ -43,11 +51,15 @@ impl Census {
         self.nulls += other.nulls;
         self.plaintext += other.plaintext;
         self.unreadable += other.unreadable;
+        self.withheld += other.withheld;
+        self.nested += other.nested;
+        self.too_wide += other.too_wide;
         for (key, count) in other.per_key {
             *self.per_key.entry(key).or_default() += count;
         }
         for (mine, theirs) in [
-            (&mut self.unreadable_values, other.unreadable_values),
+            (&mut self.quarantined_values, other.quarantined_values),
+            (&mut self.nested_values, other.nested_values),
             (&mut self.due_values, other.due_values),
         ] {
             let room = LISTED_MAX.saturating_sub(mine.len());
@@ -57,7 +69,29 @@ impl Census {
 
     /// Whether every non-null value opened under the target key.
     pub fn is_clean(&self) -> bool {
-        self.due == 0 && self.unreadable == 0
+        self.due == 0 && self.quarantined() == 0
+    }
+
+    /// Values that were left as they are because they cannot be moved.
+    pub fn quarantined(&self) -> u64 {
+        self.unreadable + self.withheld
+    }
+
+    /// Values that the database refused are quarantined, not waiting.
+    pub fn withhold(&mut self, withheld: &[(String, Quarantined)]) {
+        self.due_values.retain(|(relation, due)| {
+            let same =
+                |(of, entry): &&(String, Quarantined)| of == relation && entry.key == due.key && entry.column == due.column;
+            let Some(found) = withheld.iter().find(same) else {
+                return true;
+            };
+            self.due -= 1;
+            self.withheld += 1;
+            if self.quarantined_values.len() < LISTED_MAX {
+                self.quarantined_values.push(found.clone());
+            }
+            false
+        });
     }
 }
 
@@ -106,18 +140,22 @@ impl Counter {
                     Verdict::Null => self.census.nulls += 1,
                     Verdict::Current => current += 1,
                     Verdict::Plaintext => self.census.plaintext += 1,
+                    Verdict::Due { .. } if let Some(reason) = column.misfit(self.plain.len()) => {
+                        self.census.too_wide += 1;
+                        self.unreadable(relation, page, row, at, reason);
+                    }
                     Verdict::Due { source, .. } => {
                         self.tally_key(&recipe.source_labels[source], 1);
                         self.due(relation, page, row, at, "still under the old key");
                     }
                     Verdict::DuePlaintext => self.due(relation, page, row, at, "still plaintext"),
-                    Verdict::Unreadable(reason) => {
-                        self.census.unreadable += 1;
-                        if self.census.unreadable_values.len() < LISTED_MAX {
-                            let entry = entry(page, row, at, reason.to_string());
-                            self.census.unreadable_values.push((relation.to_owned(), entry));
-                        }
-                    }
+                    Verdict::Unreadable(reason) => self.unreadable(relation, page, row, at, reason),
+                }
+                if self.depth == Depth::Open
+                    && matches!(verdict, Verdict::Current | Verdict::Due { .. })
+                    && let Some(format) = nested_in(column, &self.plain)
+                {
+                    self.nested(relation, page, row, at, format);
                 }
             }
         }
@@ -126,6 +164,25 @@ impl Counter {
             self.census.current += current;
         }
         wipe(&mut self.plain);
+    }
+
+    fn unreadable(&mut self, relation: &str, page: &Page, row: usize, column: usize, reason: Reason) {
+        self.census.unreadable += 1;
+        if self.census.quarantined_values.len() < LISTED_MAX {
+            self.census
+                .quarantined_values
+                .push((relation.to_owned(), entry(page, row, column, reason.to_string())));
+        }
+    }
+
+    fn nested(&mut self, relation: &str, page: &Page, row: usize, column: usize, format: &str) {
+        self.census.nested += 1;
+        if self.census.nested_values.len() < LISTED_MAX {
+            let reason = format!("its plaintext is itself a sealed value ({format}): encrypted twice");
+            self.census
+                .nested_values
+                .push((relation.to_owned(), entry(page, row, column, reason)));
+        }
     }
 
     fn due(&mut self, relation: &str, page: &Page, row: usize, column: usize, why: &str) {

@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use crate::format::{Carried, Format, KeyHint, OpenError, TrialError, WORKING_ROOM, make_room, open_exclusively, open_first};
+use crate::format::{
+    Carried, Format, KeyHint, OpenError, TrialError, WORKING_ROOM, looks_sealed, make_room, open_exclusively, open_first,
+};
 use crate::key::KeyId;
 use crate::store::value::{Cell, Kind};
 
@@ -39,6 +41,8 @@ pub enum Verdict {
 pub enum Reason {
     /// The value names a key that is neither target nor source.
     UnknownKey(KeyId),
+    /// The value names a key that was destroyed: nothing opens it any more.
+    DestroyedKey(KeyId),
     /// It has the shape of the format and opens under no key.
     Opens(OpenError),
     /// It is not of the format at all.
@@ -66,6 +70,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownKey(id) => write!(f, "sealed with key {id}, which is neither the old nor the new key"),
+            Self::DestroyedKey(id) => write!(f, "sealed with key {id}, which was destroyed: nothing opens it any more"),
             Self::Opens(error) => write!(f, "{error}"),
             Self::NotSealed => f.write_str("not a sealed value: plaintext, or another format"),
             Self::Ambiguous => f.write_str("opens under two different keys: forged, or a key is listed twice"),
@@ -172,10 +177,24 @@ fn decide(
     }
 }
 
+/// Whose sealed value a plaintext is: the format's name, if it is one (B09).
+pub fn nested_in(column: &ColumnRecipe, plaintext: &[u8]) -> Option<&'static str> {
+    let names_our_key = |format: &'static dyn Format| match format.hint(plaintext) {
+        KeyHint::Key(id) => column.sources.iter().chain([&column.target]).any(|key| key.id == Some(id)),
+        _ => false,
+    };
+    let own = [column.to, column.from].into_iter().find(|format| names_our_key(*format));
+    own.map(Format::name).or_else(|| looks_sealed(plaintext))
+}
+
 /// The value names its key: that key, and no other.
 fn open_named(column: &ColumnRecipe, id: KeyId, stored: &[u8], associated_data: &[u8], plain: &mut Vec<u8>) -> Verdict {
     let Some(source) = column.sources.iter().position(|source| source.id == Some(id)) else {
-        return Verdict::Unreadable(Reason::UnknownKey(id));
+        return Verdict::Unreadable(if column.destroyed.contains(&id) {
+            Reason::DestroyedKey(id)
+        } else {
+            Reason::UnknownKey(id)
+        });
     };
     match column.sources[source].cipher.open(stored, associated_data, plain) {
         Ok(carried) => Verdict::Due { source, carried },

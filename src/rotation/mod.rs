@@ -13,6 +13,7 @@ pub mod census;
 mod crew;
 pub mod detect;
 pub mod error;
+mod isolate;
 mod judge;
 pub mod pace;
 mod passes;

@@ -9,10 +9,11 @@ use super::batch::{Buffers, Shared};
 use super::census::{Census, Counter};
 use super::crew::Labour;
 use super::error::RotationError;
+use super::judge::Depth;
 use super::progress::Progress;
 use super::range::RangeWork;
-use super::recipe::Recipe;
 use super::retry::Patience;
+use super::rewriter::Rewriters;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::value::Key;
@@ -170,6 +171,10 @@ async fn read(
         }
         match session.page(interval, cursor, work.shared.limits(), page).await {
             Ok(end) => return Ok(end),
+            Err(error) if work.is_gone(&interval.relation, &error).await => {
+                page.clear();
+                return Ok(PageEnd::End);
+            }
             Err(error) => {
                 work.recover(session, &mut patience, error).await?;
             }
@@ -183,21 +188,18 @@ pub struct Workshop {
     /// How ranges are worked on.
     pub work: RangeWork,
     /// What is done to values.
-    pub recipe: Arc<Recipe>,
-    /// What unreadable values do.
-    pub on_unreadable: super::rewriter::OnUnreadable,
+    pub rewriters: Rewriters,
 }
 
 impl Workshop {
-    /// A rewriter with nonces of its own.
+    /// Buffers for a worker, with nonces of its own.
     pub fn buffers(&self, session: &dyn Session) -> Result<Buffers, RotationError> {
-        let rewriter = super::rewriter::Resealer::new(
-            Arc::clone(&self.recipe),
-            self.on_unreadable,
-            crate::format::seeded()?,
-            Arc::clone(&self.work.shared.refusal),
-        );
-        Ok(Buffers::new(session, Box::new(rewriter)))
+        Ok(Buffers::new(session, self.rewriters.clone())?)
+    }
+
+    /// Looks at values with this depth.
+    pub fn counter(&self, depth: Depth) -> Counter {
+        Counter::new(Arc::clone(&self.rewriters.recipe), depth)
     }
 
     /// What workers share.

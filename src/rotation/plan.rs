@@ -81,6 +81,9 @@ pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose)
     if purpose == Purpose::Write && values >= SAMPLE_JUDGED_MIN && sample.unreadable == values {
         findings.insert(0, nothing_opens(values));
     }
+    if purpose == Purpose::Write && sample.too_wide > 0 {
+        findings.insert(0, too_narrow(sample.too_wide, values));
+    }
     Ok(PlanReport {
         survey: Arc::clone(survey),
         findings,
@@ -95,6 +98,15 @@ fn nothing_opens(values: u64) -> Finding {
         name: "no-value-opens".to_owned(),
         what: format!("none of {values} sampled values opens under the old or the new key"),
         advice: "check the keys, --format and --aad".to_owned(),
+    }
+}
+
+fn too_narrow(too_wide: u64, values: u64) -> Finding {
+    Finding {
+        severity: preflight::Severity::Refuse,
+        name: "too-narrow".to_owned(),
+        what: format!("the new form of {too_wide} of {values} sampled values does not fit into their column"),
+        advice: "widen the column first: ALTER TABLE … ALTER COLUMN … TYPE text".to_owned(),
     }
 }
 

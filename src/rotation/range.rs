@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::batch::{self, BatchError, Buffers, Place, Shared};
 use super::error::RotationError;
+use super::isolate::Isolation;
 use super::progress::Progress;
 use super::retry::{Patience, Remedy};
 use crate::store::control::{Counters, Fence, Interval, Range};
@@ -22,6 +23,8 @@ pub struct RangeWork {
     pub survey: Arc<Survey>,
     /// What workers share.
     pub shared: Shared,
+    /// The table.
+    pub survey: Arc<Survey>,
     /// The plan; `None` with `--no-state`.
     pub plan: Option<String>,
     /// How long a server may be away.
@@ -47,9 +50,13 @@ impl RangeWork {
         let mut counters = Counters::default();
         let mut patience = Patience::new(self.away_max);
         let mut witness = Witness::Version;
+        let mut isolation = Isolation::default();
         loop {
             if self.shared.stop.requested() {
                 return Err(RotationError::Stopped);
+            }
+            if let Some(reason) = isolation.withhold() {
+                buffers.withhold(reason)?;
             }
             let place = Place {
                 interval: &range.interval,
@@ -57,11 +64,13 @@ impl RangeWork {
                 fence: fence.as_ref(),
                 advance: true,
                 witness,
+                rows_max: isolation.rows_max(),
             };
             match batch::run(&self.shared, session, buffers, &place).await {
                 Ok(done) => {
                     patience.reset();
                     witness = Witness::Version;
+                    isolation.widen();
                     count(&mut counters, done.tally, done.written);
                     if done.written.lost_races > 0
                         && let Some(upto) = &done.cursor
@@ -83,6 +92,11 @@ impl RangeWork {
                     }
                 }
                 Err(BatchError::Refused) => return Err(self.shared.refused()),
+                Err(BatchError::Store(error @ StoreError::Row { .. })) => self.isolate(&mut isolation, error)?,
+                Err(BatchError::Store(error)) if self.is_gone(&range.interval.relation, &error).await => {
+                    Progress::add(&self.shared.progress.ranges_done, 1);
+                    return Ok(counters);
+                }
                 Err(BatchError::Store(error)) => {
                     if let Some(class) = self.recover(session, &mut patience, error).await? {
                         witness = batch::next_witness(class, witness);
@@ -130,16 +144,22 @@ impl RangeWork {
         let mut rewritten = Written::default();
         let mut cursor: Option<Key> = None;
         let mut rounds = 0;
+        let mut isolation = Isolation::default();
         while rounds < LOST_ROUNDS_MAX {
+            if let Some(reason) = isolation.withhold() {
+                buffers.withhold(reason)?;
+            }
             let place = Place {
                 interval,
                 cursor: cursor.as_ref(),
                 fence,
                 advance: false,
                 witness: Witness::OldValue,
+                rows_max: isolation.rows_max(),
             };
             match batch::run(&self.shared, session, buffers, &place).await {
                 Ok(done) => {
+                    isolation.widen();
                     rewritten.rows += done.written.rows;
                     rewritten.values += done.written.values;
                     match (done.end, done.written.lost_races) {
@@ -152,6 +172,8 @@ impl RangeWork {
                     }
                 }
                 Err(BatchError::Refused) => return Err(self.shared.refused()),
+                Err(BatchError::Store(error @ StoreError::Row { .. })) => self.isolate(&mut isolation, error)?,
+                Err(BatchError::Store(error)) if self.is_gone(&interval.relation, &error).await => break,
                 // The sweep comes by anyway; only what makes going on pointless is passed up.
                 Err(BatchError::Store(error)) if error.is_retryable() => break,
                 Err(BatchError::Store(error)) if error.wants_reconnect() => {
@@ -163,6 +185,24 @@ impl RangeWork {
             }
         }
         Ok(rewritten)
+    }
+
+    /// The database refused some row of a batch: the next one is smaller, or leaves that row as it is.
+    fn isolate(&self, isolation: &mut Isolation, error: StoreError) -> Result<(), RotationError> {
+        if self.shared.withheld.is_too_many() || !isolation.narrow(self.shared.limits().rows, &error) {
+            return Err(RotationError::store(self.step)(error));
+        }
+        Ok(())
+    }
+
+    /// Whether an error means that this partition was detached or dropped: its rows are no longer rows of the table. The catalogue
+    /// decides, and a table without any partition left is an error, never an empty one.
+    pub async fn is_gone(&self, relation: &str, error: &StoreError) -> bool {
+        if !matches!(error, StoreError::Refused(_)) {
+            return false;
+        }
+        let now = self.store.relations(&self.survey).await.unwrap_or_default();
+        !now.is_empty() && now.iter().all(|other| other.sql_name != relation)
     }
 
     /// Waits and, where needed, connects again. `Some(class)`: the batch rolled back and may be tried again as it is. `None`: it may

@@ -2,6 +2,7 @@
 
 use ring::digest;
 
+use super::judge::Reason;
 use crate::format::{AssociatedData, Cipher, Format, TemplateError, UnfitKey};
 use crate::key::{Fingerprint, KeyId, KeyMaterial};
 use crate::store::control::PlanIdentity;
@@ -59,6 +60,8 @@ pub struct ColumnRecipe {
     pub sources: Vec<KeyedCipher>,
     /// The most bytes that the column holds, if limited. Filled in from the survey.
     pub max_len: Option<u64>,
+    /// Ids of keys that are no more, so that their values are told from those of strangers.
+    pub destroyed: Vec<KeyId>,
 }
 
 /// A cipher with its key's names.
@@ -206,6 +209,7 @@ impl Recipe {
                 target,
                 sources,
                 max_len: None,
+                destroyed: Vec::new(),
             });
         }
         Ok(Self {
@@ -217,6 +221,15 @@ impl Recipe {
             fingerprints: (from_prints, to_print),
             texts,
         })
+    }
+
+    /// Names the keys that were destroyed.
+    #[must_use]
+    pub fn with_destroyed(mut self, ids: &[KeyId]) -> Self {
+        for column in &mut self.columns {
+            column.destroyed = ids.to_vec();
+        }
+        self
     }
 
     /// Columns that associated data refers to beside the primary key, each once.
@@ -286,6 +299,12 @@ impl Recipe {
 }
 
 impl ColumnRecipe {
+    /// Why a plaintext of this length cannot be sealed into the column.
+    pub fn misfit(&self, plaintext_len: usize) -> Option<Reason> {
+        let (needs, holds) = (self.to.sealed_len(plaintext_len), self.max_len?);
+        (needs as u64 > holds).then_some(Reason::DoesNotFit { needs, holds })
+    }
+
     fn parse_template(&self, survey: &Survey) -> Result<Option<AssociatedData>, RecipeError> {
         let key: Vec<&str> = survey.key.iter().map(|column| column.name.as_str()).collect();
         self.template

@@ -7,7 +7,7 @@ use zeroize::Zeroize as _;
 use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge};
 use super::recipe::{ColumnRecipe, Recipe};
-use crate::format::{Carried, NonceRng, looks_sealed, seal_checked};
+use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
 use crate::store::page::{Page, Quarantined, Swaps};
 use crate::store::value::Kind;
 use crate::store::{RewriteStopped, Rewriter};
@@ -47,10 +47,46 @@ struct Place<'a> {
 /// Where a refusal is left for whoever runs the pass.
 pub type RefusalSlot = Arc<Mutex<Option<Refusal>>>;
 
+/// Makes the rewriters of a pass.
+#[derive(Clone)]
+pub struct Rewriters {
+    /// What is done to values.
+    pub recipe: Arc<Recipe>,
+    /// What unreadable values do.
+    pub on_unreadable: OnUnreadable,
+    /// Where they leave a refusal.
+    pub refusal: RefusalSlot,
+}
+
+impl Rewriters {
+    /// Seals what is due, with nonces of its own.
+    pub fn sealing(&self) -> Result<Box<dyn Rewriter>, RandomFailed> {
+        self.make(None)
+    }
+
+    /// Seals nothing: what is due is quarantined for `reason`, because the database does not take its new value.
+    pub fn withholding(&self, reason: String) -> Result<Box<dyn Rewriter>, RandomFailed> {
+        self.make(Some(reason))
+    }
+
+    fn make(&self, withhold: Option<String>) -> Result<Box<dyn Rewriter>, RandomFailed> {
+        Ok(Box::new(Resealer {
+            recipe: Arc::clone(&self.recipe),
+            on_unreadable: self.on_unreadable,
+            withhold,
+            rng: seeded()?,
+            plain: Vec::new(),
+            binder: Binder::default(),
+            refusal: Arc::clone(&self.refusal),
+        }))
+    }
+}
+
 /// Seals what is due. One per worker: it has its own nonces and its own plaintext arena, which is wiped after each page.
-pub struct Resealer {
+struct Resealer {
     recipe: Arc<Recipe>,
     on_unreadable: OnUnreadable,
+    withhold: Option<String>,
     rng: NonceRng,
     plain: Vec<u8>,
     binder: Binder,
@@ -58,24 +94,12 @@ pub struct Resealer {
 }
 
 impl Resealer {
-    /// A rewriter with nonces from `rng`, seeded by the operating system for this worker alone.
-    pub fn new(recipe: Arc<Recipe>, on_unreadable: OnUnreadable, rng: NonceRng, refusal: RefusalSlot) -> Self {
-        Self {
-            recipe,
-            on_unreadable,
-            rng,
-            plain: Vec::new(),
-            binder: Binder::default(),
-            refusal,
-        }
-    }
-
     fn refuse(&self, refusal: Refusal) -> RewriteStopped {
         *self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(refusal);
         RewriteStopped
     }
 
-    fn quarantine(&self, value: Place<'_>, reason: Reason, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
+    fn quarantine(&self, value: Place<'_>, reason: impl ToString, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
         let entry = Quarantined {
             key: value.page.owned_key(value.row),
             column: value.column,
@@ -98,6 +122,9 @@ impl Resealer {
         carried: Carried,
         swaps: &mut Swaps,
     ) -> Result<(), RewriteStopped> {
+        if let Some(reason) = &self.withhold {
+            return self.quarantine(value, reason, swaps);
+        }
         let Ok(associated_data) = self.binder.bind(column.associated_data.as_ref(), value.page, value.row) else {
             return self.quarantine(value, Reason::NullContext, swaps);
         };

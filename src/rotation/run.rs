@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::Shared;
-use super::census::{Census, Counter};
+use super::census::Census;
 use super::crew::{self, Labour};
 use super::error::RotationError;
 use super::judge::Depth;
@@ -14,6 +14,7 @@ use super::plan::{self, PlanReport, Prepared};
 use super::preflight::{self, Finding, Purpose};
 use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
+use super::rewriter::Rewriters;
 use crate::store::control::{Counters, Fence, Interval, Plan, PlanStatus, Range};
 use crate::store::page::Page;
 use crate::store::{Control, Session, Store, StoreError};
@@ -173,7 +174,9 @@ impl<'a> Run<'a> {
                 refusal: Arc::default(),
                 value_bytes_max: options.value_bytes_max,
                 columns: Arc::new(columns),
+                withheld: Arc::default(),
             },
+            survey: Arc::clone(&prepared.survey),
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,
             step: "re-encrypt",
@@ -184,9 +187,12 @@ impl<'a> Run<'a> {
             stop,
             plan,
             workshop: Workshop {
+                rewriters: Rewriters {
+                    recipe: Arc::clone(&prepared.recipe),
+                    on_unreadable: options.on_unreadable,
+                    refusal: Arc::clone(&work.shared.refusal),
+                },
                 work,
-                recipe: Arc::clone(&prepared.recipe),
-                on_unreadable: options.on_unreadable,
             },
             writers: wished.clamp(1, proposed.max),
             readers: wished.max(if options.workers.is_none() { READERS_MIN } else { 1 }),
@@ -228,7 +234,7 @@ impl<'a> Run<'a> {
             self.set_status(&mut control, PlanStatus::Verified).await?;
         }
         if let (Some(control), Some(plan)) = (&mut control, &self.plan) {
-            if census.unreadable == 0 && !control.quarantine(&plan.identity.id).await.map_err(&failed)?.is_empty() {
+            if census.quarantined() == 0 && !control.quarantine(&plan.identity.id).await.map_err(&failed)?.is_empty() {
                 control.clear_quarantine(plan).await.map_err(&failed)?;
             }
             counters = control.totals(&plan.identity.id).await.map_err(&failed)?;
@@ -376,7 +382,7 @@ impl<'a> Run<'a> {
             .crew("sweep", self.readers, pieces, move |session| {
                 let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
                     buffers: workshop.buffers(session)?,
-                    counter: Counter::new(Arc::clone(&workshop.recipe), Depth::Hint),
+                    counter: workshop.counter(Depth::Hint),
                     page: Page::new(session.shape()),
                     work: workshop.work.clone(),
                     counters: Counters::default(),
@@ -390,6 +396,8 @@ impl<'a> Run<'a> {
             census.merge(part);
             counters += written;
         }
+        // What the database refuses stays due however often it is swept.
+        census.withhold(&self.workshop.shared().withheld.list());
         Ok((census, counters))
     }
 
@@ -401,7 +409,7 @@ impl<'a> Run<'a> {
         let yields = self
             .crew("verify", self.readers, intervals, move |session| {
                 let labour: Box<dyn Labour<Piece = Interval, Yield = Census>> = Box::new(Verify {
-                    counter: Counter::new(Arc::clone(&workshop.recipe), Depth::Open),
+                    counter: workshop.counter(Depth::Open),
                     page: Page::new(session.shape()),
                     work: workshop.work.clone(),
                 });
@@ -412,6 +420,7 @@ impl<'a> Run<'a> {
         for part in yields {
             census.merge(part);
         }
+        census.withhold(&self.workshop.shared().withheld.list());
         Ok(census)
     }
 

@@ -27,6 +27,14 @@ pub enum StoreError {
         /// Why.
         message: String,
     },
+    /// It is told wrongly: a password, a user, a database or a file that does not exist. Waiting does not help.
+    #[error("cannot use {database}: {message}")]
+    Unusable {
+        /// The database, without credentials.
+        database: String,
+        /// Why.
+        message: String,
+    },
     /// This worker's range or plan was taken over. Nothing of its batch was written.
     #[error("this range was taken over by another run; nothing of the batch was written")]
     Superseded,
@@ -51,6 +59,15 @@ pub enum StoreError {
     /// The disk or the database is full or failing.
     #[error("the database could not write ({code}: {message})")]
     Storage {
+        /// SQLSTATE or the SQLite result code.
+        code: String,
+        /// The server's message, without row content.
+        message: String,
+    },
+    /// A constraint, a trigger or a type refused the new value of some row. The transaction rolled back; the other rows are not to
+    /// blame.
+    #[error("the database refused a row ({code}: {message})")]
+    Row {
         /// SQLSTATE or the SQLite result code.
         code: String,
         /// The server's message, without row content.

@@ -132,7 +132,7 @@ pub async fn batch_after(
         fence,
         advance: &moved,
     };
-    let written = writer.swap_and_advance(&set, Witness::Version, false).await?;
+    let written = writer.swap_and_advance(&set, Witness::Version).await?;
     Ok(Batch {
         cursor: last,
         end,

@@ -56,7 +56,15 @@ impl Server {
         let attempt = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
         let mut connection = match attempt {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(unreachable(store_error(error).to_string())),
+            Ok(Err(error)) => {
+                return Err(match store_error(error) {
+                    StoreError::Refused(message) => StoreError::Unusable {
+                        database: self.description.clone(),
+                        message,
+                    },
+                    other => unreachable(other.to_string()),
+                });
+            }
             Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         };
         sqlx::raw_sql(SESSION_SETTINGS)

@@ -20,6 +20,24 @@ impl PostgresControl {
     pub fn new(connection: PgConnection) -> Self {
         Self { connection }
     }
+
+    /// Refuses tables that this build does not understand, before anything is read from them or written to them.
+    async fn check_version(&mut self) -> Result<(), StoreError> {
+        let stored: Option<String> = sqlx::query_scalar("SELECT value FROM reseal.meta WHERE name = 'version'")
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        let version = stored.as_deref().map(str::parse::<i64>);
+        match version {
+            Some(Ok(version)) if version <= STATE_VERSION => Ok(()),
+            Some(Ok(version)) => Err(StoreError::State(format!(
+                "the progress tables in this database have version {version}, written by a newer reseal; this one knows {STATE_VERSION}: upgrade it"
+            ))),
+            Some(Err(_)) | None => Err(StoreError::State(
+                "the progress tables in this database are damaged: they do not say their version".to_owned(),
+            )),
+        }
+    }
 }
 
 #[async_trait]
@@ -41,8 +59,8 @@ impl Control for PostgresControl {
             )),
             other => other,
         })?;
-        sqlx::query("INSERT INTO reseal.meta (version) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM reseal.meta)")
-            .bind(STATE_VERSION)
+        sqlx::query("INSERT INTO reseal.meta (name, value) VALUES ('version', $1) ON CONFLICT DO NOTHING")
+            .bind(STATE_VERSION.to_string())
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
@@ -57,20 +75,12 @@ impl Control for PostgresControl {
         if !present {
             return Ok(false);
         }
-        let version: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM reseal.meta")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(store_error)?;
-        match version {
-            Some(version) if version > STATE_VERSION => Err(StoreError::State(format!(
-                "the progress tables in this database have version {version}, written by a newer reseal; this one knows {STATE_VERSION}: upgrade it"
-            ))),
-            Some(_) => Ok(true),
-            None => Ok(false),
-        }
+        self.check_version().await?;
+        Ok(true)
     }
 
     async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError> {
+        self.check_version().await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} WHERE id = $1")))
             .bind(id)
             .fetch_optional(&mut self.connection)
@@ -81,6 +91,7 @@ impl Control for PostgresControl {
     }
 
     async fn plans(&mut self) -> Result<Vec<Plan>, StoreError> {
+        self.check_version().await?;
         sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} ORDER BY updated_at DESC")))
             .fetch_all(&mut self.connection)
             .await
@@ -91,6 +102,7 @@ impl Control for PostgresControl {
     }
 
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError> {
+        self.check_version().await?;
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
         let row = sqlx::query(
             "INSERT INTO reseal.plan AS p (id, table_name, columns, from_keys, to_key, generation, status, owner)
@@ -122,14 +134,7 @@ impl Control for PostgresControl {
 
     async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
-        let current: Option<i64> = sqlx::query_scalar("SELECT generation FROM reseal.plan WHERE id = $1 FOR UPDATE")
-            .bind(&plan.identity.id)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        if current != Some(plan.generation) {
-            return Err(StoreError::Superseded);
-        }
+        require_current(&mut transaction, plan).await?;
         let first: i64 = sqlx::query_scalar("SELECT coalesce(max(id) + 1, 0) FROM reseal.range WHERE plan_id = $1")
             .bind(&plan.identity.id)
             .fetch_one(&mut *transaction)
@@ -211,15 +216,28 @@ impl Control for PostgresControl {
     }
 
     async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError> {
-        sqlx::query(
-            "DELETE FROM reseal.quarantine WHERE plan_id = $1 AND EXISTS (SELECT 1 FROM reseal.plan WHERE id = $1 AND generation = $2)",
-        )
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        require_current(&mut transaction, plan).await?;
+        sqlx::query("DELETE FROM reseal.quarantine WHERE plan_id = $1")
+            .bind(&plan.identity.id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        transaction.commit().await.map_err(store_error)
+    }
+}
+
+/// Locks the plan for this transaction, and fails when somebody else has claimed it since.
+async fn require_current(connection: &mut PgConnection, plan: &Plan) -> Result<(), StoreError> {
+    let current: Option<i64> = sqlx::query_scalar("SELECT generation FROM reseal.plan WHERE id = $1 FOR UPDATE")
         .bind(&plan.identity.id)
-        .bind(plan.generation)
-        .execute(&mut self.connection)
+        .fetch_optional(connection)
         .await
         .map_err(store_error)?;
+    if current == Some(plan.generation) {
         Ok(())
+    } else {
+        Err(StoreError::Superseded)
     }
 }
 
@@ -289,7 +307,7 @@ const MIGRATION_LOCK: i32 = 0x7273_6c30;
 const SCHEMA: &str = "
     CREATE SCHEMA IF NOT EXISTS reseal;
     COMMENT ON SCHEMA reseal IS 'Progress of key rotations by reseal. No key material. May be dropped when no rotation is under way.';
-    CREATE TABLE IF NOT EXISTS reseal.meta (version int8 NOT NULL);
+    CREATE TABLE IF NOT EXISTS reseal.meta (name text PRIMARY KEY, value text NOT NULL);
     CREATE TABLE IF NOT EXISTS reseal.plan (
         id text PRIMARY KEY, table_name text NOT NULL, columns text NOT NULL, from_keys text NOT NULL, to_key text NOT NULL,
         generation int8 NOT NULL, status text NOT NULL, owner text NOT NULL,

@@ -46,6 +46,20 @@ fn by_sqlstate(code: &str, message: String) -> StoreError {
         "53100" | "53200" | "58030" | "53400" => StoreError::Storage { code: owned, message },
         _ if code.starts_with("08") => StoreError::Disconnected(message),
         _ if code.starts_with("28") || code.starts_with("3D") => StoreError::Refused(message),
+        _ if ABOUT_A_ROW.iter().any(|class| code.starts_with(class)) => StoreError::Row {
+            message: if code.starts_with("23") {
+                message
+            } else {
+                WITHHELD.to_owned()
+            },
+            code: owned,
+        },
         _ => StoreError::Statement { code: owned, message },
     }
 }
+
+/// Classes that speak of the data of a row: data exceptions, constraints, WITH CHECK OPTION, triggered actions, RAISE in a function.
+const ABOUT_A_ROW: [&str; 5] = ["22", "23", "44", "09", "P0"];
+
+/// The text of a data exception quotes the datum, and what a trigger raises is anybody's text.
+const WITHHELD: &str = "its message is not repeated: it may quote the row";

@@ -83,8 +83,8 @@ async fn boundaries(
           WHERE n > 1 AND (n * {share}) / total > ((n - 1) * {share}) / total AND n < total ORDER BY {keys}",
         relation.sql_name
     );
+    // A named statement: the driver looks up types that it does not know (an enum's) between preparing and running an unnamed one.
     let rows = sqlx::query(AssertSqlSafe(sql))
-        .persistent(false)
         .fetch_all(connection)
         .await
         .map_err(store_error)?;

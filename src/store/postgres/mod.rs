@@ -65,6 +65,7 @@ impl Store for PostgresStore {
 
     async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError> {
         let mut connection = self.server.connect(&self.role).await?;
+        survey::require_usable(&mut connection, survey).await?;
         let relations = survey::relations(&mut connection, survey.table_id).await?;
         intervals::intervals(&mut connection, survey, &relations, pieces, frozen).await
     }

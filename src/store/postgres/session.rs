@@ -15,7 +15,7 @@ use super::types::{self, oid};
 use super::{statements, statements::FENCE_PARAMETERS};
 use crate::store::control::Interval;
 use crate::store::page::{Page, RowVersion, Shape};
-use crate::store::survey::{ColumnClass, Survey};
+use crate::store::survey::{Column, ColumnClass, Survey};
 use crate::store::value::{Cell, Key, Kind};
 use crate::store::{PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
 
@@ -37,7 +37,8 @@ enum StatementKey {
 impl PostgresSession {
     /// Connects.
     pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
-        let connection = server.connect(&role).await?;
+        let mut connection = server.connect(&role).await?;
+        super::survey::require_usable(&mut connection, &survey).await?;
         Ok(Self {
             server,
             role,
@@ -218,11 +219,24 @@ impl PostgresSession {
             )?;
         }
         if witness == Witness::OldValue {
-            for at in 0..survey.contexts.len() {
+            for (at, column) in survey.contexts.iter().enumerate() {
+                let is_text = context_class(column) == ColumnClass::Text;
+                let (of_array, of_element) = if is_text {
+                    (oid::TEXT_ARRAY, oid::TEXT)
+                } else {
+                    (column.type_oids.1, column.type_oids.0)
+                };
                 add(
                     &mut arguments,
-                    array(oid::TEXT_ARRAY, oid::TEXT, swaps.len(), |i, out| {
-                        push_cell(page.context(swaps.row(i), at), out)
+                    array(of_array, of_element, swaps.len(), |i, out| {
+                        let cell = page.context(swaps.row(i), at);
+                        if is_text {
+                            return push_cell(cell, out);
+                        }
+                        if cell.kind != Kind::Null {
+                            types::push_wire(column, cell, out);
+                        }
+                        cell.kind != Kind::Null
                     }),
                 )?;
             }
@@ -305,8 +319,8 @@ fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::E
         page.push(types::cell(column.class, wire(at)?, &mut scratch));
         at += 1;
     }
-    for _ in &survey.contexts {
-        page.push(types::cell(ColumnClass::Text, wire(at)?, &mut scratch));
+    for column in &survey.contexts {
+        page.push(types::cell(context_class(column), wire(at)?, &mut scratch));
         at += 1;
     }
     for column in &survey.values {
@@ -325,6 +339,14 @@ fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::E
         }
     }
     Ok(())
+}
+
+/// What the cells of a context column are.
+fn context_class(column: &Column) -> ColumnClass {
+    match statements::context_type(column) {
+        "text" => ColumnClass::Text,
+        _ => column.class,
+    }
 }
 
 fn push_cell(cell: Cell<'_>, out: &mut Vec<u8>) -> bool {

@@ -6,14 +6,15 @@ use crate::store::Witness;
 use crate::store::survey::{Column, ColumnClass, Survey};
 
 /// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), then the row
-/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts as text, then value and its size for each encrypted column.
+/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts, then value and its size for each encrypted column.
 pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String {
     let mut sql = String::from("SELECT t.ctid, t.xmin");
     for key in &survey.key {
         let _ = write!(sql, ", t.{}", key.sql_name);
     }
     for context in &survey.contexts {
-        let _ = write!(sql, ", t.{}::text", context.sql_name);
+        let cast = if context_type(context) == "text" { "::text" } else { "" };
+        let _ = write!(sql, ", t.{}{cast}", context.sql_name);
     }
     let parts = survey.key.len();
     let (mut next, mut conditions) = (1, Vec::new());
@@ -74,11 +75,14 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> 
     }
     if witness == Witness::OldValue {
         for (at, context) in survey.contexts.iter().enumerate() {
-            array("text", format!("c{at}"));
-            conditions.push(format!(
-                "t.{}::text COLLATE \"C\" IS NOT DISTINCT FROM v.c{at} COLLATE \"C\"",
-                context.sql_name
-            ));
+            array(context_type(context), format!("c{at}"));
+            conditions.push(match context_type(context) {
+                "text" => format!(
+                    "t.{}::text COLLATE \"C\" IS NOT DISTINCT FROM v.c{at} COLLATE \"C\"",
+                    context.sql_name
+                ),
+                _ => format!("t.{} IS NOT DISTINCT FROM v.c{at}", context.sql_name),
+            });
         }
         for (at, value) in survey.values.iter().enumerate() {
             array(value_type(value), format!("o{at}"));
@@ -191,6 +195,19 @@ fn key_type(column: &Column) -> &str {
         ColumnClass::TimestampTz => "timestamptz",
         ColumnClass::Date => "date",
         _ => &column.type_name,
+    }
+}
+
+/// The type in which a context column travels: its own where its cells have a canonical form, the server's text otherwise.
+pub fn context_type(column: &Column) -> &str {
+    match column.class {
+        ColumnClass::Int(_)
+        | ColumnClass::Bytes
+        | ColumnClass::Uuid
+        | ColumnClass::Timestamp
+        | ColumnClass::TimestampTz
+        | ColumnClass::Date => key_type(column),
+        _ => "text",
     }
 }
 

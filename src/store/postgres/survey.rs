@@ -88,6 +88,29 @@ pub async fn survey(connection: &mut PgConnection, target: &Target) -> Result<Su
     })
 }
 
+/// A table that cannot be worked on, or is no longer there, gets no further, whoever overlooks the survey's observations.
+pub async fn require_usable(connection: &mut PgConnection, survey: &Survey) -> Result<(), StoreError> {
+    let refusal = survey.observations.iter().find_map(|fact| match fact {
+        Observation::BadFilter(why) => Some(format!("the row condition is not one: {why}")),
+        Observation::NotATable(what) => Some(format!("{} is {what}", survey.table)),
+        Observation::NoUsableKey(why) => Some(format!("rows of {} cannot be told apart: {why}", survey.table)),
+        _ => None,
+    });
+    if let Some(refusal) = refusal {
+        return Err(StoreError::Refused(refusal));
+    }
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = $1::int8::oid)")
+        .bind(i64::from(survey.table_id))
+        .fetch_one(connection)
+        .await
+        .map_err(store_error)?;
+    if exists {
+        Ok(())
+    } else {
+        Err(StoreError::Refused(format!("{} is no longer there", survey.table)))
+    }
+}
+
 struct Resolved {
     oid: u32,
     kind: char,
@@ -411,15 +434,13 @@ async fn probe_filter(connection: &mut PgConnection, table: &str, filter: &str) 
         .await
         .map_err(store_error)?;
     for probe in [
-        format!("SELECT 1 FROM {table} t WHERE ({filter}\n) LIMIT 0"),
+        // On one line: a comment would swallow the end of whatever statement the condition stands in.
+        format!("SELECT 1 FROM {table} t WHERE ({filter}) LIMIT 0"),
         format!("SELECT ARRAY[{filter}\n] FROM {table} t LIMIT 0"),
         format!("SELECT CASE WHEN {filter}\nTHEN 1 END FROM {table} t LIMIT 0"),
     ] {
         // The extended protocol takes exactly one statement.
-        let outcome = sqlx::query(AssertSqlSafe(probe))
-            .persistent(false)
-            .fetch_all(&mut *transaction)
-            .await;
+        let outcome = sqlx::query(AssertSqlSafe(probe)).fetch_all(&mut *transaction).await;
         if let Err(error) = outcome {
             transaction.rollback().await.map_err(store_error)?;
             return match store_error(error) {

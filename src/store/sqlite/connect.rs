@@ -22,14 +22,14 @@ pub(super) struct DatabaseFile {
 impl DatabaseFile {
     /// Finds the file; a missing one is an error.
     pub(super) fn find(path: &Path) -> Result<Self, StoreError> {
-        let unreachable = |message: String| StoreError::Unreachable {
+        let unusable = |message: String| StoreError::Unusable {
             database: format!("sqlite:{}", path.display()),
             message,
         };
-        let canonical = fs::canonicalize(path).map_err(|error| unreachable(error.to_string()))?;
-        let metadata = fs::metadata(&canonical).map_err(|error| unreachable(error.to_string()))?;
+        let canonical = fs::canonicalize(path).map_err(|error| unusable(error.to_string()))?;
+        let metadata = fs::metadata(&canonical).map_err(|error| unusable(error.to_string()))?;
         if !metadata.is_file() {
-            return Err(unreachable("not a regular file".to_owned()));
+            return Err(unusable("not a regular file".to_owned()));
         }
         Ok(Self {
             path: canonical,

@@ -26,6 +26,12 @@ pub(super) fn from_sqlite(error: Error) -> StoreError {
             message,
         },
         ErrorCode::DiskFull | ErrorCode::SystemIoFailure => StoreError::Storage { code, message },
+        // What a trigger raises is anybody's text, and may quote the row.
+        ErrorCode::ConstraintViolation if cause.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER => StoreError::Row {
+            code,
+            message: "raised by a trigger".to_owned(),
+        },
+        ErrorCode::ConstraintViolation => StoreError::Row { code, message },
         ErrorCode::ReadOnly if cause.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
             StoreError::Refused("the database file was moved or replaced while it was open".to_owned())
         }

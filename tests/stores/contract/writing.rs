@@ -186,7 +186,7 @@ pub async fn a_failure_inside_a_batch_rolls_everything_back(fixture: &dyn Fixtur
     let error = batch(&mut *session, &before.interval, None, rows(100), Some(&fence(&before)), true)
         .await
         .unwrap_err();
-    assert!(matches!(error, StoreError::Statement { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Row { .. }), "{error:?}");
     let after = control.ranges(&plan.identity.id).await.unwrap().remove(0);
     assert_eq!(
         (&after.cursor, after.done, after.counters),

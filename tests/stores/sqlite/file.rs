@@ -20,7 +20,7 @@ fn a_database_that_does_not_exist_is_an_error_and_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["missing.db", "file:missing.db?mode=rwc", "missing/app.db"] {
         let error = SqliteStore::open(&directory.path().join(name)).err().unwrap();
-        assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
     }
     assert!(SqliteStore::open(directory.path()).is_err());
     assert!(SqliteStore::open(Path::new("")).is_err());

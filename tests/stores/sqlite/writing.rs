@@ -163,7 +163,7 @@ async fn a_transaction_that_sqlite_itself_rolled_back_is_over() {
     let error = batch(&mut *session, &whole(&survey), None, rows(10), None, false)
         .await
         .unwrap_err();
-    assert!(matches!(error, StoreError::Statement { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Row { .. }), "{error:?}");
     assert_eq!(texts(&fixture, "SELECT c FROM t ORDER BY id").await, ["o:1", "o:2"]);
     fixture.run("DROP TRIGGER refuse");
     rotate(&mut *session, &whole(&survey), rows(10)).await;
