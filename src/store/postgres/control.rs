@@ -130,17 +130,19 @@ impl Control for PostgresControl {
         if current != Some(plan.generation) {
             return Err(StoreError::Superseded);
         }
-        for (id, interval) in (0i64..).zip(intervals) {
-            sqlx::query("INSERT INTO reseal.range (plan_id, id, relation, lo, hi, epoch) VALUES ($1, $2, $3, $4, $5, $6)")
-                .bind(&plan.identity.id)
-                .bind(id)
-                .bind(&interval.relation)
-                .bind(interval.after.as_ref().map(Key::as_bytes))
-                .bind(interval.upto.as_ref().map(Key::as_bytes))
-                .bind(plan.generation)
-                .execute(&mut *transaction)
-                .await
-                .map_err(store_error)?;
+        for interval in intervals {
+            sqlx::query(
+                "INSERT INTO reseal.range (plan_id, id, relation, lo, hi, epoch)
+                 SELECT $1, coalesce(max(id) + 1, 0), $2, $3, $4, $5 FROM reseal.range WHERE plan_id = $1",
+            )
+            .bind(&plan.identity.id)
+            .bind(&interval.relation)
+            .bind(interval.after.as_ref().map(Key::as_bytes))
+            .bind(interval.upto.as_ref().map(Key::as_bytes))
+            .bind(plan.generation)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
         }
         transaction.commit().await.map_err(store_error)
     }
