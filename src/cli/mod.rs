@@ -73,6 +73,7 @@ impl Command {
     /// The schema of the command's JSON document, also when it fails.
     fn schema(&self) -> &'static str {
         match self {
+            Self::Scan(_) => "reseal.scan/1",
             Self::Plan(_) => "reseal.plan/1",
             Self::Rotate(_) => "reseal.rotate/1",
             Self::Verify(_) => "reseal.verify/1",

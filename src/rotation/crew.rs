@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use super::error::RotationError;
-use super::progress::Stop;
+use super::range::RangeWork;
+use crate::store::Session;
 use crate::store::survey::Survey;
-use crate::store::{Session, Store};
 
 /// A kind of work on pieces of a table. One value per worker: it owns the worker's buffers.
 #[async_trait]
@@ -28,9 +28,8 @@ pub trait Labour: Send {
 
 /// Runs `pieces` over at most `workers` connections. The first error ends the pass.
 pub async fn run<P, Y, L>(
-    store: &Arc<dyn Store>,
+    work: &RangeWork,
     survey: &Arc<Survey>,
-    stop: &Arc<Stop>,
     workers: usize,
     step: &'static str,
     pieces: Vec<P>,
@@ -47,12 +46,12 @@ where
     let mut shift = JoinSet::new();
     for _ in 0..crew {
         let (queue, labour) = (Arc::clone(&queue), Arc::clone(&labour));
-        let (store, survey, stop) = (Arc::clone(store), Arc::clone(survey), Arc::clone(stop));
+        let (work, survey) = (work.clone(), Arc::clone(survey));
         shift.spawn(async move {
-            let mut session = store.session(&survey).await.map_err(RotationError::store(step))?;
+            let mut session = work.patiently(step, || work.store.session(&survey)).await?;
             let mut worker = labour(&*session)?;
             loop {
-                if stop.requested() {
+                if work.shared.stop.requested() {
                     return Err(RotationError::Stopped);
                 }
                 let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
