@@ -13,6 +13,7 @@
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod format;
