@@ -23,7 +23,9 @@ const CHEAP: WorkFactor = WorkFactor {
     read_min: 1,
     read_max: 10,
 };
-const NO_WAIT: Duration = Duration::ZERO;
+
+/// Other tests of this binary fork; until a child has become another program, it shares the locks of this one.
+const WAIT: Duration = Duration::from_secs(30);
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -55,12 +57,19 @@ impl Bench {
         self.folder.path().join(format!("reseal.keyring{suffix}"))
     }
 
+    /// Temporary files.
+    fn leftovers(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("tmp")).collect()
+    }
+
     fn unlock(&self) -> Unlock {
         Unlock::Identities(vec![self.identity.clone()])
     }
 
     fn create(&self) -> Result<KeyringEdit, KeyringError> {
-        KeyringEdit::create(&self.path(), Seal::Recipients(vec![self.identity.to_public()]), NO_WAIT)
+        KeyringEdit::create(&self.path(), Seal::Recipients(vec![self.identity.to_public()]), WAIT)
     }
 
     fn open(&self) -> Result<Keyring, KeyringError> {
@@ -68,7 +77,7 @@ impl Bench {
     }
 
     fn edit(&self) -> Result<KeyringEdit, KeyringError> {
-        KeyringEdit::begin(&self.path(), self.unlock(), 0, NO_WAIT)
+        KeyringEdit::begin(&self.path(), self.unlock(), 0, WAIT)
     }
 
     /// The fault that opening reports; a change must report the same.
@@ -127,7 +136,7 @@ fn any_of_several_recipients_opens_and_writes_go_to_all_of_them() {
     let other = Identity::generate();
     let texts = [bench.identity.to_public().to_string(), other.to_public().to_string()];
     let seal = Seal::from_parts(None, &texts).unwrap();
-    KeyringEdit::create(&bench.path(), seal, NO_WAIT)
+    KeyringEdit::create(&bench.path(), seal, WAIT)
         .unwrap()
         .commit(Previous::Kept)
         .unwrap();
@@ -157,7 +166,7 @@ fn passphrases_and_recipients_do_not_mix() {
 fn a_wrong_passphrase_and_a_damaged_header_are_one_error() {
     let bench = Bench::new();
     let seal = Seal::Passphrase(passphrase("right"), CHEAP);
-    KeyringEdit::create(&bench.path(), seal, NO_WAIT)
+    KeyringEdit::create(&bench.path(), seal, WAIT)
         .unwrap()
         .commit(Previous::Kept)
         .unwrap();
@@ -402,7 +411,10 @@ fn an_old_copy_is_noticed() {
 fn a_second_writer_is_refused_with_the_name_of_the_first_and_readers_are_not() {
     let bench = Bench::with_keyring();
     let first = bench.edit().unwrap();
-    let fault = bench.edit().err().unwrap().fault;
+    let fault = KeyringEdit::begin(&bench.path(), bench.unlock(), 0, Duration::ZERO)
+        .err()
+        .unwrap()
+        .fault;
     let holder = format!("process {} on ", std::process::id());
     assert!(
         matches!(&fault, KeyringFault::Lock(LockFault::Held { holder: found }) if found.starts_with(&holder)),
@@ -420,7 +432,7 @@ fn writers_wait_for_each_other_and_lose_nothing() {
     std::thread::scope(|scope| {
         for _ in 0..writers {
             scope.spawn(|| {
-                let mut edit = KeyringEdit::begin(&bench.path(), bench.unlock(), 0, Duration::from_secs(60)).unwrap();
+                let mut edit = bench.edit().unwrap();
                 let keyset = edit.keyring_mut().keyset_mut(&name("data")).unwrap();
                 keyset.add(Algorithm::Aes256Gcm, Entry::Staged, now()).unwrap();
                 edit.commit(Previous::Kept).unwrap();
@@ -451,6 +463,35 @@ fn a_file_that_was_exchanged_meanwhile_is_not_overwritten() {
     let fault = edit.commit(Previous::Kept).err().unwrap().fault;
     assert!(matches!(fault, KeyringFault::Replace(ReplaceFault::Exists)), "{fault}");
     assert!(matches!(fresh.create().err().unwrap().fault, KeyringFault::Exists));
+}
+
+/// Exchanges the file at the last moment at which it can be noticed.
+struct ExchangeBy<'a>(&'a Path, &'a Path);
+
+impl Steps for ExchangeBy<'_> {
+    fn before(&mut self, target: &OsStr, step: Step) -> io::Result<()> {
+        if target == "reseal.keyring" && step == Step::Recheck {
+            fs::copy(self.0, self.1)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_is_exchanged_while_the_new_one_is_written_is_not_overwritten() {
+    let (bench, intruder) = (Bench::with_keyring(), Bench::with_keyring());
+    let (from, to) = (intruder.path(), bench.path());
+    let mut exchange = ExchangeBy(&from, &to);
+    let fault = bench
+        .edit()
+        .unwrap()
+        .commit_with(Previous::Kept, &mut exchange)
+        .err()
+        .unwrap()
+        .fault;
+    assert!(matches!(fault, KeyringFault::Replace(ReplaceFault::Changed)), "{fault}");
+    assert_eq!(fs::read(bench.path()).unwrap(), fs::read(intruder.path()).unwrap());
+    assert!(bench.leftovers().is_empty());
 }
 
 #[test]
@@ -546,7 +587,7 @@ fn child_that_is_killed_while_it_writes() {
     let Ok(order) = std::env::var(CHILD) else { return };
     let [path, identity, target, step]: [&str; 4] = order.split('|').collect::<Vec<_>>().try_into().unwrap();
     let unlock = Unlock::Identities(vec![fs::read_to_string(identity).unwrap().parse().unwrap()]);
-    let edit = KeyringEdit::begin(Path::new(path), unlock, 0, NO_WAIT).unwrap();
+    let edit = KeyringEdit::begin(Path::new(path), unlock, 0, WAIT).unwrap();
     let mut steps = KillAt {
         target: target.to_owned(),
         step: step.to_owned(),
@@ -591,9 +632,11 @@ fn a_planted_link_in_place_of_the_temporary_or_lock_file_is_not_followed() {
     let bench = Bench::with_keyring();
     let victim = bench.folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    symlink(&victim, bench.beside(".tmp")).unwrap();
-    symlink(&victim, bench.beside(".bak.tmp")).unwrap();
+    symlink(&victim, bench.folder.path().join(".reseal.keyring.reseal-tmp")).unwrap();
+    symlink(&victim, bench.folder.path().join(".reseal.keyring.bak.reseal-tmp")).unwrap();
+    assert_eq!(bench.leftovers().len(), 2);
     bench.edit().unwrap().commit(Previous::Kept).unwrap();
+    assert!(bench.leftovers().is_empty());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(fs::metadata(bench.path()).unwrap().nlink(), 1);
 

@@ -3,11 +3,21 @@
 //! A command is one variant of [`Command`] and one file with its arguments and a `run`.
 
 pub mod arg;
+mod display;
+mod documents;
 mod error;
 mod exit;
 mod keys;
 mod output;
+mod plan;
 mod process;
+mod rotate;
+mod rotation_error;
+mod selection;
+mod status;
+mod summary;
+mod tuning;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -50,12 +60,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Plan(plan::PlanArgs),
+    Rotate(Box<rotate::RotateArgs>),
+    Verify(verify::VerifyArgs),
+    Status(status::StatusArgs),
     Keys(keys::KeysArgs),
 }
 
 impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
+            Self::Plan(args) => plan::run(args, context),
+            Self::Rotate(args) => rotate::run(*args, context),
+            Self::Verify(args) => verify::run(args, context),
+            Self::Status(args) => status::run(args, context),
             Self::Keys(args) => keys::run(args, context),
         }
     }

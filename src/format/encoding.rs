@@ -134,7 +134,7 @@ fn is_unpadded(text: &[u8]) -> bool {
     !text.len().is_multiple_of(4)
 }
 
-/// Both directions are arithmetic on whole slices, which the compiler vectorises, and take the same time for all values.
+/// Arithmetic, which the compiler vectorises.
 fn encode_hex(bytes: &[u8], text: &mut [u8]) {
     let digit = |nibble: u8| nibble + b'0' + u8::from(nibble > 9) * (b'a' - b'9' - 1);
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
@@ -146,25 +146,23 @@ fn encode_hex(bytes: &[u8], text: &mut [u8]) {
 fn decode_hex(text: &[u8], bytes: &mut [u8]) -> bool {
     let mut bad = text.len() as u8 & 1;
     for (pair, byte) in text.chunks_exact(2).zip(bytes) {
-        let (high, low) = (nibble(pair[0]), nibble(pair[1]));
+        let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
         *byte = high << 4 | low;
         bad |= (high | low) & 0xf0;
     }
     bad == 0
 }
 
-/// The value of a lower-case digit; anything else has a bit above the low four.
-fn nibble(character: u8) -> u8 {
-    let decimal = character.wrapping_sub(b'0');
-    let letter = character.wrapping_sub(b'a');
-    if decimal < 10 {
-        decimal
-    } else if letter < 6 {
-        letter + 10
-    } else {
-        0xf0
+/// The value of each lower-case digit; anything else has bits above the low four. What is looked up is ciphertext, no secret.
+const NIBBLES: [u8; 256] = {
+    let mut table = [0xf0; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
     }
-}
+    table
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -6,7 +6,7 @@
 
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
-use aes::{Aes128Dec, Aes128Enc};
+use aes::{Aes128Dec, Aes128Enc, Block};
 use base64_simd::{AsOut, URL_SAFE};
 use hmac::{Hmac, Mac};
 use rand::Rng;
@@ -97,11 +97,13 @@ impl FernetCipher {
         signed[0] = VERSION;
         signed[1..9].copy_from_slice(&time.to_be_bytes());
         signed[9..BODY].copy_from_slice(iv);
-        let encrypted = cbc::Encryptor::inner_iv_init(&self.encrypting, iv.into())
-            .encrypt_padded_b2b::<Pkcs7>(plaintext, &mut signed[BODY..])
-            .map(<[u8]>::len);
-        // `token_len` is the padded length, so that the body always fits.
-        debug_assert!(encrypted.is_ok_and(|len| len == token_len - BODY - TAG));
+        let body = &mut signed[BODY..];
+        let padding = body.len() - plaintext.len();
+        body[..plaintext.len()].copy_from_slice(plaintext);
+        // PKCS#7: 1 to 16 bytes, each of them their number.
+        body[plaintext.len()..].fill(padding as u8);
+        let (blocks, _) = Block::slice_as_chunks_mut(body);
+        cbc::Encryptor::inner_iv_init(&self.encrypting, iv.into()).encrypt_blocks(blocks);
         tag.copy_from_slice(&self.signing.clone().chain_update(&*signed).finalize().into_bytes());
         let _ = URL_SAFE.encode(token, text.as_out());
         out.truncate(start + text_len);

@@ -51,17 +51,6 @@ impl Scratch {
         self.plaintext.clear();
         &mut self.plaintext
     }
-
-    /// Room for `more` bytes behind those that are there.
-    fn keep_and_reserve(&mut self, more: usize) {
-        let len = self.plaintext.len() + more;
-        if self.plaintext.capacity() < len {
-            let mut larger = Vec::with_capacity(len.next_power_of_two());
-            larger.extend_from_slice(&self.plaintext);
-            self.plaintext.zeroize();
-            self.plaintext = larger;
-        }
-    }
 }
 
 impl Drop for Scratch {
@@ -127,6 +116,7 @@ pub fn seal_checked(
 ) -> Result<(), ResealError> {
     let (sealed_at, end) = (out.len(), plain.len());
     new.seal(&plain[start..], associated_data, carried, rng, out);
+    make_room(plain, out.len() - sealed_at + WORKING_ROOM);
     let outcome = match new.open(&out[sealed_at..], associated_data, plain) {
         Err(error) => Err(ResealError::ReadBack(error)),
         Ok(again) => {
@@ -147,6 +137,17 @@ pub fn seal_checked(
     outcome
 }
 
+/// Room for `more` bytes behind those that are there; memory that is given up is wiped first.
+pub fn make_room(plain: &mut Vec<u8>, more: usize) {
+    let len = plain.len() + more;
+    if plain.capacity() < len {
+        let mut larger = Vec::with_capacity(len.next_power_of_two());
+        larger.extend_from_slice(plain);
+        plain.zeroize();
+        *plain = larger;
+    }
+}
+
 /// Opens `sealed` behind the plaintext in `scratch` and compares the two.
 fn read_back(
     new: &dyn Cipher,
@@ -155,8 +156,8 @@ fn read_back(
     carried: Carried,
     scratch: &mut Scratch,
 ) -> Result<(), ResealError> {
-    scratch.keep_and_reserve(sealed.len() + WORKING_ROOM);
     let opened = &mut scratch.plaintext;
+    make_room(opened, sealed.len() + WORKING_ROOM);
     let plaintext_len = opened.len();
     let again = new.open(sealed, associated_data, opened).map_err(ResealError::ReadBack)?;
     let (plaintext, copy) = opened.split_at(plaintext_len);
@@ -183,7 +184,7 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// What `Cipher::open` may use beyond the length of the value.
-const WORKING_ROOM: usize = 3;
+pub const WORKING_ROOM: usize = 3;
 
 #[cfg(test)]
 mod tests {

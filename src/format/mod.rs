@@ -25,7 +25,7 @@ pub use detect::{Detection, Verdict, detect, looks_sealed};
 pub use encoding::Encoding;
 pub use envelope::{Layout, Order};
 pub use fernet::{Fernet, FernetCipher};
-pub use kernel::{ResealError, Scratch, reseal, reseal_bound, seal_checked};
+pub use kernel::{ResealError, Scratch, WORKING_ROOM, make_room, reseal, reseal_bound, seal_checked};
 pub use keyset::{PrefixType, TinkKeyset};
 pub use names::{UnknownFormat, all, by_name};
 pub use nonce::{NonceRng, RANDOM_NONCES_PER_KEY_MAX, RandomFailed, reseed, seeded};

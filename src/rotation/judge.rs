@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::format::{Carried, Format, KeyHint, OpenError, TrialError, open_exclusively, open_first};
+use crate::format::{Carried, Format, KeyHint, OpenError, TrialError, WORKING_ROOM, make_room, open_exclusively, open_first};
 use crate::key::KeyId;
 use crate::store::value::{Cell, Kind};
 
@@ -115,6 +115,8 @@ fn decide(
         Kind::Oversize => return Verdict::Unreadable(Reason::TooLarge(cell.oversize().unwrap_or(u64::MAX))),
         _ => return Verdict::Unreadable(Reason::WrongType),
     };
+    // A plaintext arena that grew by itself would leave plaintexts in the memory that it gave up.
+    make_room(plain, stored.len() + WORKING_ROOM);
     let one_format = column.from.name() == column.to.name();
 
     let as_target = match column.to.hint(stored) {

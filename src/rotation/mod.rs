@@ -11,6 +11,7 @@ mod batch;
 mod binding;
 pub mod census;
 mod crew;
+pub mod detect;
 pub mod error;
 mod judge;
 pub mod pace;

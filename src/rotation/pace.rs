@@ -38,18 +38,19 @@ pub struct PaceLimits {
 impl Profile {
     /// The numbers. `single_writer` is a database that stops all other writers while a batch runs (SQLite).
     pub fn limits(self, single_writer: bool) -> PaceLimits {
+        // Where every commit waits for the disk, as in SQLite, small batches are mostly waiting: their floor is higher.
         let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
             (Self::Gentle, false) => (20, 100, 500, 2.0, 0.5),
             (Self::Balanced, false) => (100, 1_000, 2_000, 0.0, 1.0),
             (Self::Fast, false) => (250, 2_000, 4_000, 0.0, 1.0),
-            (Self::Gentle, true) => (2, 50, 250, 4.0, 1.0),
-            (Self::Balanced, true) => (10, 500, 2_000, 0.1, 1.0),
-            (Self::Fast, true) => (20, 2_000, 5_000, 0.0, 1.0),
+            (Self::Gentle, true) => (20, 200, 500, 3.0, 1.0),
+            (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
+            (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
         };
         PaceLimits {
             target: Duration::from_millis(target_ms),
             rows_start,
-            rows_min: 10,
+            rows_min: if single_writer { 100 } else { 10 },
             rows_max,
             bytes_max: 1 << 20,
             rest_ratio,

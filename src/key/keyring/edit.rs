@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{FILE_BYTES_MAX, Keyring, KeyringError, KeyringFault, Seal, Unlock, payload, read_sealed, unseal};
 use crate::key::Keyset;
-use crate::key::file::{Digest, Expected, Place, Steps, Uninterrupted};
+use crate::key::file::{Digest, Place};
 use crate::key::lock::Lock;
+use crate::key::replace::{Expected, Steps, Uninterrupted};
 
 /// A keyring under its lock, from the read to the write. Dropped without [`commit`](Self::commit), it changes nothing.
 pub struct KeyringEdit {

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::key::file::{ReadFault, ReplaceFault};
+use crate::key::file::ReadFault;
 use crate::key::lock::LockFault;
+use crate::key::replace::ReplaceFault;
 use crate::key::{KeysetError, KeysetName};
 
 /// A fault, and the file that has it.

@@ -11,6 +11,8 @@ mod sealing;
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::{Key, KeyId, Keyset, KeysetError, KeysetName};
 use crate::key::file::Place;
 
@@ -113,7 +115,7 @@ impl Keyring {
     }
 }
 
-fn read_sealed(place: &Place) -> Result<Vec<u8>, KeyringFault> {
+fn read_sealed(place: &Place) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
     let bytes = place.read(FILE_BYTES_MAX)?.ok_or(KeyringFault::Missing)?;
     if bytes.is_empty() {
         Err(KeyringFault::Empty)

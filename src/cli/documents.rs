@@ -1,0 +1,173 @@
+//! The JSON of rotations: fields that scripts rely on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::rotation::census::Census;
+use crate::rotation::preflight::{Finding, Severity};
+use crate::rotation::progress::Progress;
+use crate::store::page::Quarantined;
+use crate::store::survey::Survey;
+use crate::store::value::Cell;
+
+/// A value that was left untouched, or is still due.
+#[derive(Serialize)]
+pub struct ValueEntry {
+    table: String,
+    column: String,
+    primary_key: Map<String, Value>,
+    reason: String,
+}
+
+/// A phase and its time.
+#[derive(Serialize)]
+pub struct Phase {
+    name: &'static str,
+    seconds: f64,
+}
+
+/// A judged fact.
+#[derive(Serialize)]
+pub struct FindingEntry<'a> {
+    severity: &'static str,
+    name: &'a str,
+    what: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    advice: &'a str,
+}
+
+/// The fields that `rotate` and `verify` share.
+#[derive(Serialize)]
+pub struct Outcome {
+    /// Rows read.
+    pub rows_scanned: u64,
+    /// Values rewritten.
+    pub values_reencrypted: u64,
+    /// Values that were under the target key already.
+    pub values_already_current: u64,
+    /// NULLs.
+    pub values_null: u64,
+    /// Rows that somebody else wrote first.
+    pub lost_races: u64,
+    /// Values left untouched; the first ten thousand.
+    pub quarantined: Vec<ValueEntry>,
+    /// All of them, counted.
+    pub quarantined_total: u64,
+    /// Values not under the target key, though readable; the first ten thousand.
+    pub not_current: Vec<ValueEntry>,
+    /// Values per key.
+    pub census: BTreeMap<String, u64>,
+    /// From start to end.
+    pub elapsed_seconds: f64,
+    /// Rows rewritten over the time of the re-encrypt phase alone.
+    pub rows_per_second: f64,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+    /// Whether every non-null value opened under the target key.
+    pub verified: bool,
+    /// The exit code.
+    pub exit: u8,
+}
+
+/// Entries of a census with names instead of positions.
+pub fn entries(survey: &Survey, columns: &[String], values: &[(String, Quarantined)]) -> Vec<ValueEntry> {
+    values
+        .iter()
+        .map(|(relation, entry)| ValueEntry {
+            table: if survey.relations.len() > 1 {
+                relation.replace('"', "")
+            } else {
+                survey.table.clone()
+            },
+            column: columns.get(entry.column).cloned().unwrap_or_default(),
+            primary_key: survey
+                .key
+                .iter()
+                .zip(entry.key.cells())
+                .map(|(column, cell)| (column.name.clone(), json(cell)))
+                .collect(),
+            reason: entry.reason.clone(),
+        })
+        .collect()
+}
+
+/// A key value: numbers as numbers, everything else as its canonical text.
+fn json(cell: Cell<'_>) -> Value {
+    match cell.as_int() {
+        Some(number) => Value::from(number),
+        None => Value::from(cell.to_text()),
+    }
+}
+
+/// Values per key, with what opened under none.
+pub fn census(census: &Census) -> BTreeMap<String, u64> {
+    let mut counts = census.per_key.clone();
+    for (name, count) in [("plaintext", census.plaintext), ("unreadable", census.unreadable)] {
+        if count > 0 {
+            counts.insert(name.to_owned(), count);
+        }
+    }
+    counts
+}
+
+/// The phases so far.
+pub fn phases(progress: &Progress) -> Vec<Phase> {
+    progress
+        .times()
+        .into_iter()
+        .map(|(step, time)| Phase {
+            name: step.name(),
+            seconds: seconds(time),
+        })
+        .collect()
+}
+
+/// Findings with their severity as a word.
+pub fn findings(findings: &[Finding]) -> Vec<FindingEntry<'_>> {
+    findings
+        .iter()
+        .map(|finding| FindingEntry {
+            severity: severity(finding.severity),
+            name: &finding.name,
+            what: &finding.what,
+            advice: &finding.advice,
+        })
+        .collect()
+}
+
+/// The word for a severity.
+pub fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Ask => "ask",
+        Severity::Refuse => "refuse",
+    }
+}
+
+/// Seconds with microseconds.
+pub fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
+}
+
+/// Rows per second, 0 where nothing was done.
+pub fn rate(rows: u64, time: Duration) -> f64 {
+    if rows == 0 || time.is_zero() {
+        return 0.0;
+    }
+    (rows as f64 / time.as_secs_f64()).round()
+}
+
+impl ValueEntry {
+    /// For people: where and why.
+    pub fn describe(&self) -> String {
+        let key: Vec<String> = self
+            .primary_key
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        format!("{}.{} at {}: {}", self.table, self.column, key.join(", "), self.reason)
+    }
+}

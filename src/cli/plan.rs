@@ -1,0 +1,175 @@
+//! `reseal plan`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::documents::{self, FindingEntry};
+use super::rotation_error::rotation_error;
+use super::selection::Selection;
+use super::tuning::{self, Tuning};
+use super::{CliError, Context, Exit};
+use crate::rotation::plan::{PlanReport, plan, prepare};
+use crate::rotation::preflight::{self, Purpose};
+use crate::store::survey::Column;
+
+/// What rotate would do, what it found, and how long it will take; changes nothing
+#[derive(Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    #[command(flatten)]
+    tuning: Tuning,
+
+    /// Accept a finding of the preflight by its name, such as trigger:audit; repeat for more
+    #[arg(long, value_name = "FINDING")]
+    accept: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PlanDocument<'a> {
+    server: &'a str,
+    table: &'a str,
+    relations: usize,
+    primary_key: Vec<ColumnEntry<'a>>,
+    columns: Vec<ColumnEntry<'a>>,
+    rows_estimate: u64,
+    table_bytes: u64,
+    bytes_to_rewrite: u64,
+    mean_value_bytes: f64,
+    duration_seconds: BTreeMap<&'static str, f64>,
+    sample: Sample,
+    findings: Vec<FindingEntry<'a>>,
+    allowed: bool,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct ColumnEntry<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    nullable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_len: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Sample {
+    rows: u64,
+    nulls: u64,
+    unreadable: u64,
+    census: BTreeMap<String, u64>,
+}
+
+pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let mut options = args.tuning.options("plan");
+    options.accepted.clone_from(&args.accept);
+    let report = tuning::run(context.output.is_json(), async |_progress, _stop| {
+        let selected = args.selection.select(context, options, true).await?;
+        let prepared = prepare(&*selected.store, selected.job)
+            .await
+            .map_err(|error| rotation_error(&error))?;
+        plan(&Arc::clone(&selected.store), &prepared, Purpose::Write)
+            .await
+            .map_err(|error| rotation_error(&error))
+    })?;
+    let allowed = preflight::allows(&report.findings);
+    let exit = if allowed { Exit::Done } else { Exit::Refused };
+    say(&report, allowed, context);
+    let survey = &report.survey;
+    let document = PlanDocument {
+        server: &survey.server,
+        table: &survey.table,
+        relations: survey.relations.len(),
+        primary_key: columns(&survey.key),
+        columns: columns(&survey.values),
+        rows_estimate: survey.rows_estimate,
+        table_bytes: survey.bytes,
+        bytes_to_rewrite: report.bytes_to_rewrite(),
+        mean_value_bytes: report.mean_value_bytes,
+        duration_seconds: durations(survey.rows_estimate),
+        sample: Sample {
+            rows: report.sample.rows,
+            nulls: report.sample.nulls,
+            unreadable: report.sample.unreadable,
+            census: documents::census(&report.sample),
+        },
+        findings: documents::findings(&report.findings),
+        allowed,
+        exit: exit.code(),
+    };
+    context.output.document("reseal.plan/1", &document)?;
+    Ok(exit)
+}
+
+fn columns(columns: &[Column]) -> Vec<ColumnEntry<'_>> {
+    columns
+        .iter()
+        .map(|column| ColumnEntry {
+            name: &column.name,
+            type_name: &column.type_name,
+            nullable: column.nullable,
+            max_len: column.max_len,
+        })
+        .collect()
+}
+
+fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>) {
+    let survey = &report.survey;
+    let output = &mut context.output;
+    let key: Vec<&str> = survey.key.iter().map(|column| column.name.as_str()).collect();
+    output.say(&format!(
+        "{} on {}: about {} rows, {} MiB, rows told apart by ({})",
+        survey.table,
+        survey.server,
+        survey.rows_estimate,
+        survey.bytes >> 20,
+        key.join(", ")
+    ));
+    output.say(&format!(
+        "to rewrite: about {} MiB of values; {}",
+        report.bytes_to_rewrite() >> 20,
+        durations(survey.rows_estimate)
+            .iter()
+            .map(|(rate, seconds)| format!("{seconds:.0} s at {rate}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    ));
+    output.say(&format!("sample of {} rows, every value opened:", report.sample.rows));
+    for (key, count) in documents::census(&report.sample) {
+        output.say(&format!("  {count:>12}  {key}"));
+    }
+    for finding in &report.findings {
+        output.say(&format!(
+            "{:>6}: {}{}",
+            documents::severity(finding.severity),
+            finding.what,
+            if finding.advice.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", finding.advice)
+            }
+        ));
+    }
+    output.say(if allowed {
+        "nothing stands in the way; the same options with rotate do it"
+    } else {
+        "rotate would refuse to start"
+    });
+}
+
+/// How long it takes at rates that such tables are rewritten with: on a busy server, an ordinary one and a fast one.
+fn durations(rows: u64) -> BTreeMap<&'static str, f64> {
+    [
+        ("10000 rows/s", 10_000.0),
+        ("50000 rows/s", 50_000.0),
+        ("150000 rows/s", 150_000.0),
+    ]
+    .into_iter()
+    .map(|(name, rate)| (name, rows as f64 / rate))
+    .collect()
+}

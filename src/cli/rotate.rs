@@ -1,0 +1,220 @@
+//! `reseal rotate`.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::documents::{self, FindingEntry, Outcome};
+use super::rotation_error::rotation_error;
+use super::selection::Selection;
+use super::tuning::{self, Tuning};
+use super::{CliError, Context, Exit, error::ErrorDocument};
+use crate::rotation::plan::{Prepared, prepare};
+use crate::rotation::progress::Progress;
+use crate::rotation::{OnUnreadable, RotationReport, rotate};
+
+/// Re-encrypt a table from the old key to the new one while the application works, and prove it
+///
+/// Every value is opened under the old key, sealed under the new one, opened again and compared, and swapped in only if the row is
+/// still the one that was read. Progress is committed with the rows: after kill -9, a lost connection or Ctrl-C, run the same command
+/// again. At the end everything is read twice over and every value opened; only then is the exit code 0.
+///
+/// Before: the application must read with both keys, and write with the new one.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RotateArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    #[command(flatten)]
+    tuning: Tuning,
+
+    /// What a value does that opens under neither key
+    #[arg(long, value_enum, default_value_t = OnUnreadableArg::Skip, value_name = "POLICY")]
+    on_unreadable: OnUnreadableArg,
+
+    /// My word that every instance of the application reads with both keys and writes with the new one
+    #[arg(long)]
+    dual_read_confirmed: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+
+    /// Accept a finding of the preflight by its name, such as trigger:audit; repeat for more
+    #[arg(long, value_name = "FINDING")]
+    accept: Vec<String>,
+
+    /// Keep no progress in the database: no control tables, no resuming, no fence
+    #[arg(long)]
+    no_state: bool,
+
+    /// Wrest the table from a run that hangs; its batches are rejected from then on
+    #[arg(long)]
+    take_over: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum OnUnreadableArg {
+    /// Quarantine it and go on
+    Skip,
+    /// Stop the run
+    Stop,
+}
+
+#[derive(Serialize)]
+struct RotateDocument<'a> {
+    table: &'a str,
+    plan: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome,
+    sweeps: u32,
+    findings: Vec<FindingEntry<'a>>,
+}
+
+/// What is known of a run that did not end.
+#[derive(Serialize)]
+struct UnfinishedDocument<'a> {
+    rows_scanned: u64,
+    values_reencrypted: u64,
+    lost_races: u64,
+    phases: Vec<documents::Phase>,
+    elapsed_seconds: f64,
+    verified: bool,
+    exit: u8,
+    error: ErrorDocument<'a>,
+}
+
+pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let begun = Instant::now();
+    let mut options = args.tuning.options("rotate");
+    options.on_unreadable = match args.on_unreadable {
+        OnUnreadableArg::Skip => OnUnreadable::Skip,
+        OnUnreadableArg::Stop => OnUnreadable::Stop,
+    };
+    options.state = !args.no_state;
+    options.take_over = args.take_over;
+    options.accepted.clone_from(&args.accept);
+
+    let mut seen: Option<Arc<Progress>> = None;
+    let json = context.output.is_json();
+    let outcome = tuning::run(json, async |progress, stop| {
+        let selected = args.selection.select(context, options, true).await?;
+        confirm(&args, selected.managed, context)?;
+        let prepared = prepare(&*selected.store, selected.job)
+            .await
+            .map_err(|error| rotation_error(&error))?;
+        seen = Some(Arc::clone(&progress));
+        let report = rotate(&selected.store, &prepared, &progress, &stop)
+            .await
+            .map_err(|error| rotation_error(&error))?;
+        Ok((prepared, report, progress))
+    });
+    match outcome {
+        Ok((prepared, report, progress)) => finish(&prepared, &report, &progress, begun, context),
+        Err(error) => unfinished(&error, seen.as_deref(), begun, context),
+    }
+}
+
+/// The operator's word, by flag or by answer.
+fn confirm(args: &RotateArgs, managed: bool, context: &mut Context<'_>) -> Result<(), CliError> {
+    let terminal = std::io::stdin().is_terminal();
+    if !managed && !args.dual_read_confirmed {
+        let question = "Does every instance of the application read with both keys, and write with the new one?";
+        if !(terminal && ask(question, context)?) {
+            return Err(CliError::new(
+                Exit::Refused,
+                "nobody confirmed that the application reads with both keys: rows under the new key would be unreadable to it",
+            )
+            .durable("nothing was touched")
+            .next("give every instance both keys, the new one first; then add --dual-read-confirmed"));
+        }
+    }
+    if !args.yes && !(terminal && ask("Rewrite the values now?", context)?) {
+        return Err(CliError::new(Exit::Refused, "not confirmed")
+            .durable("nothing was touched")
+            .next("see what would happen with reseal plan; then add --yes"));
+    }
+    Ok(())
+}
+
+fn ask(question: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
+    context.output.say(&format!("{question} Type yes:"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("yes"))
+}
+
+fn finish(
+    prepared: &Prepared,
+    report: &RotationReport,
+    progress: &Progress,
+    begun: Instant,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let (counters, census) = (&report.counters, &report.census);
+    let exit = if report.verified { Exit::Done } else { Exit::Findings };
+    let outcome = Outcome {
+        rows_scanned: counters.rows_scanned,
+        values_reencrypted: counters.values_reencrypted,
+        values_already_current: counters.values_already_current,
+        values_null: counters.values_null,
+        lost_races: counters.lost_races,
+        quarantined: documents::entries(&prepared.survey, &report.columns, &census.unreadable_values),
+        quarantined_total: census.unreadable,
+        not_current: documents::entries(&prepared.survey, &report.columns, &census.due_values),
+        census: documents::census(census),
+        elapsed_seconds: documents::seconds(begun.elapsed()),
+        rows_per_second: documents::rate(report.this_run.0, report.this_run.1),
+        phases: documents::phases(progress),
+        verified: report.verified,
+        exit: exit.code(),
+    };
+    super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    let document = RotateDocument {
+        table: &prepared.survey.table,
+        plan: &report.plan,
+        outcome,
+        sweeps: report.sweeps,
+        findings: documents::findings(&report.findings),
+    };
+    context.output.document("reseal.rotate/1", &document)?;
+    Ok(exit)
+}
+
+fn unfinished(
+    error: &CliError,
+    progress: Option<&Progress>,
+    begun: Instant,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let count = |get: fn(&Progress) -> &std::sync::atomic::AtomicU64| {
+        progress.map_or(0, |progress| get(progress).load(std::sync::atomic::Ordering::Relaxed))
+    };
+    let document = UnfinishedDocument {
+        rows_scanned: count(|progress| &progress.rows_scanned),
+        values_reencrypted: count(|progress| &progress.values_reencrypted),
+        lost_races: count(|progress| &progress.lost_races),
+        phases: progress.map(documents::phases).unwrap_or_default(),
+        elapsed_seconds: documents::seconds(begun.elapsed()),
+        verified: false,
+        exit: error.exit().code(),
+        error: error.document(),
+    };
+    context.output.say(&error.text());
+    context.output.document("reseal.rotate/1", &document)?;
+    Ok(error.exit())
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A leaked Fernet key, the old and the new one in the environment:
+    reseal rotate --database env:DATABASE_URL --table public.customers --column email --column notes \\
+      --format fernet --from env:OLD_KEY --to env:NEW_KEY --dual-read-confirmed --yes
+
+  Keys of a keyring, Tink format, values bound to their rows:
+    reseal rotate --database sqlite:app.db --table customers --column email --format tink \\
+      --aad 'customers.email:{id}' --from keyring:customer-data --to keyring:customer-data --yes";

@@ -1,0 +1,84 @@
+//! Errors of a rotation in the four parts that an operator needs, and their exit codes.
+
+use super::{CliError, Exit};
+use crate::rotation::RotationError;
+use crate::rotation::preflight::{Finding, Severity};
+use crate::rotation::recipe::RecipeError;
+use crate::store::StoreError;
+
+/// What a failed rotation, plan or verification says.
+pub fn rotation_error(error: &RotationError) -> CliError {
+    match error {
+        RotationError::Refused(findings) => refused(findings),
+        RotationError::Recipe(cause) => {
+            let exit = match cause {
+                RecipeError::NoColumns
+                | RecipeError::Template { .. }
+                | RecipeError::TemplateColumn { .. }
+                | RecipeError::NoAssociatedData { .. } => Exit::Usage,
+                RecipeError::Unfit { .. } | RecipeError::SameKey(_) => Exit::Unusable,
+            };
+            CliError::from_error(exit, cause)
+        }
+        RotationError::Store { step, cause } => store_error(cause, step),
+        RotationError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
+            .durable(DURABLE)
+            .next("run the same command again to continue"),
+        RotationError::ReadBack { .. } => CliError::from_error(Exit::Integrity, error)
+            .durable(DURABLE)
+            .next("do not go on with this machine: check its memory, then run the same command elsewhere"),
+        RotationError::Unreadable { .. } => CliError::from_error(Exit::Findings, error)
+            .durable(DURABLE)
+            .next("look at that row, or run again with --on-unreadable skip"),
+        RotationError::Random(_) => CliError::from_error(Exit::Unusable, error),
+        RotationError::WorkerDied => CliError::from_error(Exit::Bug, error)
+            .durable(DURABLE)
+            .next("run the same command again to continue, and report this"),
+    }
+}
+
+/// What a failed database says.
+pub fn store_error(error: &StoreError, step: &str) -> CliError {
+    let failure = |exit| CliError::new(exit, error.to_string()).at(format!("step {step}"));
+    match error {
+        StoreError::Unreachable { .. } | StoreError::Disconnected(_) | StoreError::ReadOnly(_) => failure(Exit::Unreachable)
+            .durable(DURABLE)
+            .next("check that the database is up and takes this user, then run the same command again"),
+        StoreError::Held { .. } => failure(Exit::Conflict)
+            .durable("nothing was touched by this run")
+            .next("wait for it; or, if it hangs, run again with --take-over: its batches are then rejected"),
+        StoreError::Superseded => failure(Exit::Conflict)
+            .durable(DURABLE)
+            .next("see who took over: reseal status"),
+        StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
+        StoreError::Storage { .. } => failure(Exit::Incomplete)
+            .durable(DURABLE)
+            .next("make room, then run the same command again to continue"),
+        StoreError::Retry { .. } => failure(Exit::Incomplete)
+            .durable(DURABLE)
+            .next("something holds rows or the file for long; run the same command again to continue"),
+        StoreError::Statement { .. } => failure(Exit::Incomplete)
+            .durable(DURABLE)
+            .next("find what refused the statement (a trigger, a constraint), then run the same command again to continue"),
+        StoreError::Rewriter => failure(Exit::Bug).durable(DURABLE),
+    }
+}
+
+fn refused(findings: &[Finding]) -> CliError {
+    let blocking: Vec<&Finding> = findings.iter().filter(|finding| finding.severity != Severity::Note).collect();
+    let what: Vec<String> = blocking.iter().map(|finding| finding.what.clone()).collect();
+    let mut advice: Vec<&str> = blocking
+        .iter()
+        .map(|finding| finding.advice.as_str())
+        .filter(|advice| !advice.is_empty())
+        .collect();
+    advice.dedup();
+    let error = CliError::new(Exit::Refused, what.join("; ")).durable("nothing was touched");
+    if advice.is_empty() {
+        error
+    } else {
+        error.next(advice.join("; "))
+    }
+}
+
+const DURABLE: &str = "every batch that was committed; each value opens under the old or the new key";

@@ -1,0 +1,392 @@
+//! The selection that `plan`, `rotate` and `verify` share: which database, table, columns, formats and keys.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::arg::{KeyringArgs, RefArg, keyset};
+use super::{CliError, Context, Exit};
+use crate::config::{KeyRef, KeyringRef, SecretRef, UrlRef};
+use crate::format::{self, Format};
+use crate::key::{Fingerprint, KeyEncoding, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
+use crate::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use crate::rotation::{Job, Options, detect};
+use crate::store::Store;
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+
+/// Which values, and which keys.
+#[derive(Args)]
+#[command(next_help_heading = "Selection")]
+pub struct Selection {
+    /// The database: sqlite:PATH, postgres://…, or where its URL is: env:NAME, file:PATH, … [default: env:DATABASE_URL]
+    #[arg(long, value_name = "REF")]
+    database: Option<RefArg<UrlRef>>,
+
+    /// The table, as in SQL; schema-qualified where the database has schemas
+    #[arg(long, value_name = "TABLE")]
+    table: String,
+
+    /// An encrypted column; repeat for more: all of them are rewritten in one pass
+    #[arg(long = "column", value_name = "COLUMN", required = true)]
+    columns: Vec<String>,
+
+    /// How the values are sealed now: fernet, tink, aes-gcm, …; one for all columns, or one for each. Detected when certain
+    #[arg(long = "format", value_name = "FORMAT")]
+    formats: Vec<String>,
+
+    /// How they shall be sealed, when that changes
+    #[arg(long = "to-format", value_name = "FORMAT")]
+    to_formats: Vec<String>,
+
+    /// Associated data of a column's values, such as "customers.email:{id}" or "auto:customers.email"; one for each column
+    #[arg(long = "aad", value_name = "TEMPLATE")]
+    associated_data: Vec<String>,
+
+    /// Only rows for which this SQL condition holds
+    #[arg(long = "where", value_name = "SQL")]
+    filter: Option<String>,
+
+    /// The old key: env:NAME, file:PATH, fd:N, prompt, cmd:COMMAND, keyring:KEYSET[@KEYID]; repeat for several old keys
+    #[arg(long = "from", value_name = "REF")]
+    from: Vec<RefArg<KeyRef>>,
+
+    /// The new key
+    #[arg(long = "to", value_name = "REF")]
+    to: RefArg<KeyRef>,
+
+    /// What values get that are not sealed at all
+    #[arg(long, value_enum, default_value_t = PlaintextArg::Refuse, value_name = "POLICY")]
+    plaintext: PlaintextArg,
+
+    #[command(flatten)]
+    keyring: KeyringArgs,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PlaintextArg {
+    /// Quarantine them
+    Refuse,
+    /// Seal them under the new key
+    Seal,
+    /// Leave them as they are
+    Skip,
+}
+
+/// A selection with its secrets read and its database chosen.
+pub struct Selected {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// What to do there.
+    pub job: Job,
+    /// Whether every key came from the keyring: then the keyset's states say who reads with what.
+    pub managed: bool,
+}
+
+impl Selection {
+    /// Reads URL and keys, detects formats where they were left out. Connects; writes nothing.
+    pub async fn select(&self, context: &mut Context<'_>, options: Options, needs_from: bool) -> Result<Selected, CliError> {
+        if needs_from && self.from.is_empty() {
+            return Err(CliError::usage("--from is missing: which key opens the values now?")
+                .next("add --from env:OLD_KEY, or another reference to the old key"));
+        }
+        let store = self.store(context, &options.owner)?;
+        let keys = self.keys(context)?;
+        let formats = self.formats(&*store, &keys).await?;
+        let managed = [&self.to]
+            .into_iter()
+            .chain(&self.from)
+            .all(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(_))));
+        let specs = self.specs(formats)?;
+        let plaintext = match self.plaintext {
+            PlaintextArg::Refuse => PlaintextPolicy::Refuse,
+            PlaintextArg::Seal => PlaintextPolicy::Seal,
+            PlaintextArg::Skip => PlaintextPolicy::Skip,
+        };
+        let now = u64::try_from((context.now)().as_second()).unwrap_or(0);
+        let recipe = Recipe::new(specs, &keys.from, &keys.to, plaintext, now).map_err(|error| {
+            CliError::from_error(Exit::Unusable, &error).next("check --from, --to and --format; see reseal plan --help")
+        })?;
+        Ok(Selected {
+            store,
+            job: Job {
+                table: self.table.clone(),
+                filter: self.filter.clone(),
+                recipe,
+                options,
+            },
+            managed,
+        })
+    }
+
+    fn store(&self, context: &mut Context<'_>, role: &str) -> Result<Arc<dyn Store>, CliError> {
+        let default = UrlRef::Secret(SecretRef::Env("DATABASE_URL".to_owned()));
+        let reference = match &self.database {
+            Some(argument) => argument.get()?,
+            None => &default,
+        };
+        if let UrlRef::Literal(url) = reference
+            && has_password(url)
+        {
+            context
+                .output
+                .say("warning: the database password stands in the command line, where every user of this machine can read it; pass env:NAME instead");
+        }
+        if let UrlRef::Secret(secret) = reference {
+            context.secrets.keep_from_children(secret);
+        }
+        let url = context.secrets.read_url(reference)?;
+        open_store(url.trim(), role)
+    }
+
+    fn keys(&self, context: &mut Context<'_>) -> Result<Keys, CliError> {
+        for reference in std::iter::once(&self.to).chain(&self.from) {
+            if let KeyRef::Secret(secret) = reference.get()? {
+                context.secrets.keep_from_children(secret);
+            }
+        }
+        let to = self.read_keys(context, self.to.get()?, "the new key", Role::Target)?;
+        let to = to
+            .into_iter()
+            .next()
+            .ok_or_else(|| CliError::new(Exit::Unusable, "--to names no key"))?;
+        let mut from = Vec::new();
+        for reference in &self.from {
+            from.extend(self.read_keys(context, reference.get()?, "the old key", Role::Source)?);
+        }
+        // A whole keyset as the source holds the target, too.
+        let target = Fingerprint::of(&to.material);
+        if self
+            .from
+            .iter()
+            .any(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(KeyringRef { key: None, .. }))))
+        {
+            from.retain(|key| Fingerprint::of(&key.material) != target);
+        }
+        Ok(Keys { from, to })
+    }
+
+    fn read_keys(
+        &self,
+        context: &mut Context<'_>,
+        reference: &KeyRef,
+        what: &str,
+        role: Role,
+    ) -> Result<Vec<NamedKey>, CliError> {
+        match reference {
+            KeyRef::Keyring(reference) => self.keyring_keys(context, reference, role),
+            KeyRef::Secret(secret) => {
+                let text = context.secrets.read(secret, what)?;
+                let at = |error: CliError| error.at(format!("{what}, {secret}"));
+                outside_keys(text.expose(), role).map_err(at)
+            }
+        }
+    }
+
+    fn keyring_keys(&self, context: &mut Context<'_>, reference: &KeyringRef, role: Role) -> Result<Vec<NamedKey>, CliError> {
+        let keyring = self.keyring.open(context)?;
+        let keyset = keyset(&keyring, &reference.keyset)?;
+        let named = |id| format!("{}@{id}", reference.keyset);
+        let chosen: Vec<_> = match (reference.key, role) {
+            (Some(id), _) => vec![keyset.get(id).ok_or_else(|| {
+                CliError::new(Exit::Unusable, format!("keyset {} has no key {id}", reference.keyset)).next("reseal keys list")
+            })?],
+            (None, Role::Target) => vec![keyset.primary()],
+            (None, Role::Source) => keyset.reencryption_keys().collect(),
+        };
+        chosen
+            .into_iter()
+            .map(|key| {
+                let refuse =
+                    |why: &str| CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list");
+                if role == Role::Target && key.state() != KeyState::Primary {
+                    return Err(refuse(&format!(
+                        "is {}: only the primary key seals; promote it first, so that writers seal with it, too",
+                        key.state().as_str()
+                    )));
+                }
+                let material = key
+                    .material()
+                    .filter(|_| key.state().opens_for_reencryption())
+                    .ok_or_else(|| refuse(&format!("is {} and opens nothing", key.state().as_str())))?;
+                Ok(NamedKey {
+                    label: named(key.id()),
+                    id: Some(key.id()),
+                    material: KeyMaterial::import(material.expose())
+                        .map_err(|error| CliError::from_error(Exit::Unusable, &error))?,
+                })
+            })
+            .collect()
+    }
+
+    /// For each column the format now and the format to be.
+    async fn formats(
+        &self,
+        store: &dyn Store,
+        keys: &Keys,
+    ) -> Result<Vec<(&'static dyn Format, &'static dyn Format)>, CliError> {
+        let count = self.columns.len();
+        let now = match spread("--format", &self.formats, count)? {
+            Some(names) => names.into_iter().map(named_format).collect::<Result<Vec<_>, _>>()?,
+            None => self.detected(store, keys).await?,
+        };
+        let to = match spread("--to-format", &self.to_formats, count)? {
+            Some(names) => names.into_iter().map(named_format).collect::<Result<Vec<_>, _>>()?,
+            None => now.clone(),
+        };
+        Ok(now.into_iter().zip(to).collect())
+    }
+
+    async fn detected(&self, store: &dyn Store, keys: &Keys) -> Result<Vec<&'static dyn Format>, CliError> {
+        let ids: Vec<_> = keys.from.iter().chain([&keys.to]).filter_map(|key| key.id).collect();
+        let found = detect::formats(store, &self.table, &self.columns, self.filter.as_deref(), &ids)
+            .await
+            .map_err(|error| super::rotation_error::rotation_error(&error))?;
+        self.columns
+            .iter()
+            .zip(found)
+            .map(|(column, verdict)| match verdict {
+                format::Verdict::Certain(name) => named_format(name),
+                verdict => Err(
+                    CliError::new(Exit::Refused, format!("column {column}: {}", uncertain(&verdict)))
+                        .next(format!("name it with --format; one of: {}", format_names())),
+                ),
+            })
+            .collect()
+    }
+
+    fn specs(&self, formats: Vec<(&'static dyn Format, &'static dyn Format)>) -> Result<Vec<ColumnSpec>, CliError> {
+        let given = self.associated_data.len();
+        if given != 0 && given != self.columns.len() {
+            return Err(CliError::usage(format!(
+                "{given} --aad for {} --column: give one for each column, in the same order, or none",
+                self.columns.len()
+            )));
+        }
+        let mut repeated = self.columns.clone();
+        repeated.sort();
+        if repeated.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(CliError::usage("a column is named twice"));
+        }
+        Ok(self
+            .columns
+            .iter()
+            .zip(formats)
+            .enumerate()
+            .map(|(at, (name, (from, to)))| ColumnSpec {
+                name: name.clone(),
+                from,
+                to,
+                associated_data: self.associated_data.get(at).filter(|template| !template.is_empty()).cloned(),
+            })
+            .collect())
+    }
+}
+
+struct Keys {
+    from: Vec<NamedKey>,
+    to: NamedKey,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Source,
+    Target,
+}
+
+/// Keys that stand outside a keyring: a Tink keyset, a MultiFernet list, or one key in any of its text forms.
+fn outside_keys(text: &[u8], role: Role) -> Result<Vec<NamedKey>, CliError> {
+    if text.trim_ascii_start().first() == Some(&b'{') {
+        let keys = read_tink_json(text)?;
+        let wanted = keys
+            .into_iter()
+            .filter(|key| role == Role::Source || key.state == KeyState::Primary);
+        return Ok(wanted
+            .filter_map(|key| {
+                let material = key.material?;
+                Some(NamedKey {
+                    label: key.id.map_or_else(|| label(&material), |id| id.to_string()),
+                    id: key.id,
+                    material,
+                })
+            })
+            .collect());
+    }
+    let materials = if text.contains(&b',') {
+        let mut list = decode_fernet_list(text)?;
+        if role == Role::Target {
+            // The first of a MultiFernet list is the one that encrypts.
+            list.truncate(1);
+        }
+        list
+    } else {
+        vec![KeyEncoding::detect(text)?]
+    };
+    Ok(materials
+        .into_iter()
+        .map(|material| NamedKey {
+            label: label(&material),
+            id: None,
+            material,
+        })
+        .collect())
+}
+
+fn label(material: &KeyMaterial) -> String {
+    format!("fingerprint:{}", Fingerprint::of(material))
+}
+
+/// Chooses the store by the URL's scheme.
+pub fn open_store(url: &str, role: &str) -> Result<Arc<dyn Store>, CliError> {
+    let unusable = |error: crate::store::StoreError| super::rotation_error::store_error(&error, "connecting");
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Ok(Arc::new(SqliteStore::open(std::path::Path::new(path)).map_err(unusable)?));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(PostgresStore::new(url, role).map_err(unusable)?));
+    }
+    Err(CliError::new(Exit::Unusable, "the database URL has an unknown scheme").next("use sqlite:PATH or postgres://…"))
+}
+
+fn has_password(url: &str) -> bool {
+    let authority = url
+        .split_once("://")
+        .map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || url.contains("password=")
+}
+
+/// One value for all columns, or one for each.
+fn spread<'a>(option: &str, given: &'a [String], count: usize) -> Result<Option<Vec<&'a str>>, CliError> {
+    match given {
+        [] => Ok(None),
+        [one] => Ok(Some(vec![one.as_str(); count])),
+        many if many.len() == count => Ok(Some(many.iter().map(String::as_str).collect())),
+        many => Err(CliError::usage(format!(
+            "{} {option} for {count} --column: give one for all, or one for each in the same order",
+            many.len()
+        ))),
+    }
+}
+
+fn named_format(name: &str) -> Result<&'static dyn Format, CliError> {
+    format::by_name(name).map_err(|error| CliError::from_error(Exit::Usage, &error))
+}
+
+/// Why a sample does not decide the format.
+fn uncertain(verdict: &format::Verdict) -> String {
+    match verdict {
+        format::Verdict::Certain(name) => format!("its format is {name}"),
+        format::Verdict::Mixed(names) => format!("values of several formats stand in it: {}", names.join(", ")),
+        format::Verdict::Foreign(system) => format!("its values are sealed by {system}, which is not rotated here"),
+        format::Verdict::Ask(names) => format!("its values have the shape of {}, which proves nothing", names.join(" or ")),
+        format::Verdict::Plain => "no sampled value looks sealed".to_owned(),
+        format::Verdict::Nothing => "it holds no value from which its format could be told".to_owned(),
+    }
+}
+
+fn format_names() -> String {
+    let mut names: Vec<&str> = format::all().map(|format| format.name()).collect();
+    names.sort_unstable();
+    names.join(", ")
+}

@@ -1,0 +1,58 @@
+//! Results for people.
+
+use super::Output;
+use super::documents::{Outcome, ValueEntry};
+
+/// What a rotation did.
+pub fn rotation(table: &str, outcome: &Outcome, output: &mut Output<'_>) {
+    output.say(&format!(
+        "{table}: {} values re-encrypted, {} were current already, {} NULL; {} lost races (each was looked at again)",
+        outcome.values_reencrypted, outcome.values_already_current, outcome.values_null, outcome.lost_races
+    ));
+    if outcome.rows_per_second > 0.0 {
+        output.say(&format!(
+            "{} rows/s while re-encrypting; {:.1} s in all",
+            outcome.rows_per_second, outcome.elapsed_seconds
+        ));
+    }
+    verification(outcome, output);
+}
+
+/// What a verification found.
+pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
+    for (key, count) in &outcome.census {
+        output.say(&format!("  {count:>12}  {key}"));
+    }
+    list(
+        "quarantined, left as they are",
+        outcome.quarantined_total,
+        &outcome.quarantined,
+        output,
+    );
+    let due = outcome.not_current.len() as u64;
+    list("readable, but not under the new key", due, &outcome.not_current, output);
+    if outcome.verified {
+        output.say("verified: every value opens under the new key");
+        output.say("The old key may leave the application now. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
+    } else {
+        output.say(
+            "NOT verified: the old key is still needed. Mend or remove the values above, then run the same command again.",
+        );
+    }
+}
+
+fn list(what: &str, total: u64, values: &[ValueEntry], output: &mut Output<'_>) {
+    if total == 0 {
+        return;
+    }
+    output.say(&format!("{total} values {what}:"));
+    for value in values.iter().take(SHOWN_MAX) {
+        output.say(&format!("  {}", value.describe()));
+    }
+    if total > SHOWN_MAX as u64 {
+        output.say(&format!("  … and {} more; --json lists them", total - SHOWN_MAX as u64));
+    }
+}
+
+/// What fits on a screen.
+const SHOWN_MAX: usize = 20;

@@ -1,0 +1,51 @@
+//! What the values of a column look like, before any key is at hand. Reads a sample, writes nothing.
+
+use super::error::RotationError;
+use crate::format::{self, Verdict};
+use crate::key::KeyId;
+use crate::store::page::Page;
+use crate::store::survey::Target;
+use crate::store::{PageLimits, Store};
+
+/// For each column the format of a sample of its values. `ids` are the key ids that may stand in them.
+pub async fn formats(
+    store: &dyn Store,
+    table: &str,
+    columns: &[String],
+    filter: Option<&str>,
+    ids: &[KeyId],
+) -> Result<Vec<Verdict>, RotationError> {
+    let failed = RotationError::store("preflight");
+    let target = Target {
+        table: table.to_owned(),
+        columns: columns.to_vec(),
+        context_columns: Vec::new(),
+        filter: filter.map(ToOwned::to_owned),
+    };
+    let survey = store.survey(&target).await.map_err(&failed)?;
+    let intervals = store.intervals(&survey, PLACES, false).await.map_err(&failed)?;
+    let mut session = store.session(&survey).await.map_err(&failed)?;
+    let mut pages = Vec::new();
+    for interval in intervals.iter().take(PLACES * 2) {
+        let mut page = Page::new(session.shape());
+        let limits = PageLimits {
+            rows: ROWS / PLACES,
+            bytes: BYTES / PLACES,
+            value_bytes_max: BYTES as u64 / PLACES as u64,
+        };
+        session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
+        pages.push(page);
+    }
+    Ok((0..columns.len())
+        .map(|at| {
+            let values = pages
+                .iter()
+                .flat_map(|page| (0..page.len()).map(move |row| page.value(row, at).bytes));
+            format::detect(values, ids).verdict()
+        })
+        .collect())
+}
+
+const ROWS: usize = 1_000;
+const PLACES: usize = 10;
+const BYTES: usize = 4 << 20;
