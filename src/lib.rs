@@ -16,6 +16,7 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod drill;
 pub mod format;
 pub mod key;
 pub mod rotation;

@@ -52,7 +52,7 @@ const SEALS_PER_SEED: u32 = 1024;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rand::Rng as _;
+    use rand::{Rng as _, SeedableRng as _};
 
     use super::*;
 
@@ -76,13 +76,19 @@ mod tests {
     #[test]
     fn a_generator_of_another_process_is_not_used() {
         draw();
-        let copy = GENERATOR.with(|slot| {
-            let mut slot = slot.borrow_mut();
-            let generator = slot.as_mut().unwrap();
-            generator.process ^= 1;
-            generator.rng.clone()
-        });
-        let mut copy = copy;
-        assert_ne!(draw(), copy.next_u64());
+        let put = |process| {
+            GENERATOR.with(|slot| {
+                *slot.borrow_mut() = Some(Generator {
+                    rng: NonceRng::from_seed([7; 32]),
+                    process,
+                    seals_left: SEALS_PER_SEED,
+                });
+            });
+        };
+        let first = NonceRng::from_seed([7; 32]).next_u64();
+        put(std::process::id());
+        assert_eq!(draw(), first);
+        put(std::process::id() ^ 1);
+        assert_ne!(draw(), first);
     }
 }

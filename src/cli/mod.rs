@@ -5,6 +5,7 @@
 pub mod arg;
 mod display;
 mod documents;
+mod drill;
 mod error;
 mod exit;
 mod keys;
@@ -60,6 +61,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Drill(drill::DrillArgs),
     Plan(plan::PlanArgs),
     Rotate(Box<rotate::RotateArgs>),
     Verify(verify::VerifyArgs),
@@ -70,6 +72,7 @@ enum Command {
 impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
+            Self::Drill(args) => drill::run(&args, context),
             Self::Plan(args) => plan::run(args, context),
             Self::Rotate(args) => rotate::run(*args, context),
             Self::Verify(args) => verify::run(args, context),
