@@ -21,3 +21,5 @@ pub mod format;
 pub mod key;
 pub mod rotation;
 pub mod store;
+
+pub use app::{Keyring, KeysetHandle, Opened, Unlock};

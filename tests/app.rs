@@ -215,24 +215,41 @@ fn the_file_is_followed_by_itself() {
 }
 
 #[test]
-fn a_value_under_an_unknown_key_makes_the_file_be_looked_at_once() {
+fn a_value_under_an_unknown_key_makes_the_file_be_looked_at_before_it_fails() {
     let file = File::new(Algorithm::Aes256Gcm);
     let (reader, writer) = (file.open_idle(), file.open_idle());
-    let (reader, sealing) = (reader.keyset(KEYSET).unwrap(), writer.keyset(KEYSET).unwrap());
+    let (reading, sealing) = (reader.keyset(KEYSET).unwrap(), writer.keyset(KEYSET).unwrap());
     let new = file.stage();
     file.promote(new);
     writer.refresh().unwrap();
     let stored = sealing.seal(b"sealed a moment ago", PLACE).unwrap();
-    assert_eq!(&*reader.open(&stored, PLACE).unwrap(), b"sealed a moment ago");
+    assert_eq!(&*reading.open(&stored, PLACE).unwrap(), b"sealed a moment ago");
 
-    // Its one look a second is spent: a key that came after it stays unknown, and is named.
-    let newer = file.stage();
-    file.promote(newer);
+    // A key that the file does not have, either, stays unknown and is named.
+    let stranger = Keyring::in_memory(in_memory(Algorithm::Aes256Gcm)).keyset(KEYSET).unwrap();
+    let error = reading.open(&stranger.seal(b"x", PLACE).unwrap(), PLACE).err().unwrap();
+    assert!(
+        matches!(error, OpenError::UnknownKey { id, .. } if id == stranger.primary()),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&stranger.primary().to_string()));
+}
+
+#[test]
+fn looks_on_behalf_of_failing_readers_are_rationed_and_come_back() {
+    let file = File::new(Algorithm::Aes256Gcm);
+    let (reader, writer) = (file.open_idle(), file.open_idle());
+    let (reading, sealing) = (reader.keyset(KEYSET).unwrap(), writer.keyset(KEYSET).unwrap());
+    let stranger = Keyring::in_memory(in_memory(Algorithm::Aes256Gcm)).keyset(KEYSET).unwrap();
+    let strange = stranger.seal(b"x", PLACE).unwrap();
+    for _ in 0..100 {
+        assert!(reading.open(&strange, PLACE).is_err());
+    }
+    let new = file.stage();
+    file.promote(new);
     writer.refresh().unwrap();
     let stored = sealing.seal(b"x", PLACE).unwrap();
-    let error = reader.open(&stored, PLACE).err().unwrap();
-    assert!(matches!(error, OpenError::UnknownKey { id, .. } if id == newer), "{error}");
-    assert!(error.to_string().contains(&newer.to_string()));
+    eventually("the new key is found", || reading.open(&stored, PLACE).is_ok());
 }
 
 #[test]
@@ -261,6 +278,9 @@ fn formats_without_key_ids_find_the_key_and_look_again_too() {
     }
 }
 
+/// A name, what breaks the file, and the fault that it must be reported as.
+type Breakage<'a> = (&'a str, &'a dyn Fn(), fn(&KeyringFault) -> bool);
+
 #[test]
 fn a_broken_missing_or_older_file_keeps_the_last_good_keys_and_is_reported() {
     let file = File::new(Algorithm::Aes256Gcm);
@@ -275,7 +295,7 @@ fn a_broken_missing_or_older_file_keeps_the_last_good_keys_and_is_reported() {
         fs::write(file.path(), bytes).unwrap();
         fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
     };
-    let broken: [(&str, &dyn Fn(), fn(&KeyringFault) -> bool); 5] = [
+    let broken: [Breakage<'_>; 5] = [
         ("half-written", &|| put(&good[..good.len() / 2]), |fault| {
             matches!(fault, KeyringFault::Truncated | KeyringFault::Damaged)
         }),

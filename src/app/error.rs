@@ -13,7 +13,7 @@ pub enum FollowError {
     Keyring(#[from] KeyringError),
     /// The new version has no usable form of a keyset that this application works with.
     #[error("the new version of the keyring would take keys away that are in use: {0}")]
-    InUse(#[source] HandleError),
+    InUse(HandleError),
     /// The thread that follows the file could not be started.
     #[error("the thread that follows the keyring file could not be started")]
     Thread(#[source] io::Error),

@@ -97,5 +97,7 @@ impl Follower {
 /// is read once more this long after it was first seen.
 const STAMP_RESOLUTION_MAX: Duration = Duration::from_secs(2);
 
-/// Values with made-up key ids must not keep the application busy with its keyring file.
-const FORCED_EVERY: Duration = Duration::from_secs(1);
+/// Values with made-up key ids must not keep the application busy with its keyring file, also where it lies on a network; and a
+/// value under a key that was promoted a moment ago must not wait for the next regular look. A look is a stat; the file is read only
+/// when it changed.
+const FORCED_EVERY: Duration = Duration::from_millis(10);

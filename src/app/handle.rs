@@ -46,8 +46,8 @@ impl KeysetHandle {
 
     /// Opens `stored` with the key that sealed it.
     ///
-    /// When that key is not here, the keyring's file is looked at once more before this fails (at most once a second for all
-    /// handles), since it may just have changed. That look is the only time that this waits for anything.
+    /// When that key is not here, the keyring's file is looked at once more before this fails (at most a hundred times a second for
+    /// all handles), since it may just have changed. That look is the only time that this waits for anything.
     pub fn open(&self, stored: &[u8], associated_data: &[u8]) -> Result<Opened, OpenError> {
         let ring = self.ring.load();
         match open_with(&ring, stored, associated_data) {

@@ -192,9 +192,11 @@ impl Cabinet {
     pub fn open(&self, id: i64, row: &Row) -> Result<Customer, OpenError> {
         let [name, email, notes] = &COLUMNS;
         let text = |opened: &[u8]| String::from_utf8_lossy(opened).into_owned();
+        // First the one that names its key: where a key is missing, its error says which.
+        let opened_email = self.email.open(&row.email, &email.place(id))?;
         Ok(Customer {
             name: text(&self.name.open(row.name.as_bytes(), &name.place(id))?),
-            email: text(&self.email.open(&row.email, &email.place(id))?),
+            email: text(&opened_email),
             notes: match &row.notes {
                 Some(stored) => Some(text(&self.notes.open(stored, &notes.place(id))?)),
                 None => None,

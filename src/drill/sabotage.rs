@@ -40,16 +40,16 @@ impl BlindRewriter {
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let page: Vec<(i64, String, Vec<u8>)> = connection
-                    .prepare_cached("SELECT id, name, email FROM customers")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                let page: Vec<(i64, String, Vec<u8>, Option<Vec<u8>>, String)> = connection
+                    .prepare_cached("SELECT id, name, email, notes, tier FROM customers")?
+                    .query_map([], |row| row.try_into())?
                     .collect::<rusqlite::Result<_>>()?;
                 thread::sleep(HELD_BACK);
                 connection.execute_batch("BEGIN IMMEDIATE")?;
-                for (id, name, email) in page {
+                for row in page {
                     connection
-                        .prepare_cached("UPDATE customers SET name = ?2, email = ?3 WHERE id = ?1")?
-                        .execute((id, name, email))?;
+                        .prepare_cached("UPDATE customers SET name = ?2, email = ?3, notes = ?4, tier = ?5 WHERE id = ?1")?
+                        .execute(row)?;
                 }
                 connection.execute_batch("COMMIT")?;
             }
