@@ -5,6 +5,7 @@
 pub mod arg;
 mod display;
 mod documents;
+mod drill;
 mod error;
 mod exit;
 mod keys;
@@ -61,6 +62,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Drill(drill::DrillArgs),
     Scan(scan::ScanArgs),
     Plan(plan::PlanArgs),
     Rotate(Box<rotate::RotateArgs>),
@@ -73,6 +75,7 @@ impl Command {
     /// The schema of the command's JSON document, also when it fails.
     fn schema(&self) -> &'static str {
         match self {
+            Self::Drill(_) => "reseal.drill/1",
             Self::Scan(_) => "reseal.scan/1",
             Self::Plan(_) => "reseal.plan/1",
             Self::Rotate(_) => "reseal.rotate/1",
@@ -84,6 +87,7 @@ impl Command {
 
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
+            Self::Drill(args) => drill::run(&args, context),
             Self::Scan(args) => scan::run(args, context),
             Self::Plan(args) => plan::run(args, context),
             Self::Rotate(args) => rotate::run(*args, context),
