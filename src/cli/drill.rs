@@ -21,7 +21,7 @@ use crate::drill::{self, Cancel, DrillError, Report, Settings, Verdict, Windows}
 #[command(after_help = EXAMPLES)]
 pub struct DrillArgs {
     /// Customers in the table
-    #[arg(long, default_value_t = 30_000, value_name = "N", value_parser = clap::value_parser!(u32).range(500..=5_000_000))]
+    #[arg(long, default_value_t = 30_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=5_000_000))]
     rows: u32,
 
     /// Instances that read

@@ -40,7 +40,7 @@ impl BlindRewriter {
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let page: Vec<(i64, String, Vec<u8>, Option<Vec<u8>>, String)> = connection
+                let page: Vec<WholeRow> = connection
                     .prepare_cached("SELECT id, name, email, notes, tier FROM customers")?
                     .query_map([], |row| row.try_into())?
                     .collect::<rusqlite::Result<_>>()?;
@@ -71,6 +71,9 @@ impl Drop for BlindRewriter {
         }
     }
 }
+
+/// Id, name, email, notes, tier.
+type WholeRow = (i64, String, Vec<u8>, Option<Vec<u8>>, String);
 
 /// Long enough for a write of the application to come between.
 const HELD_BACK: Duration = Duration::from_millis(300);
