@@ -133,7 +133,8 @@ fn confirm(args: &RotateArgs, managed: bool, context: &mut Context<'_>) -> Resul
             .next("give every instance both keys, the new one first; then add --dual-read-confirmed"));
         }
     }
-    if !args.yes && !(terminal && ask("Rewrite the values now?", context)?) {
+    let agreed = args.yes || (terminal && ask("Rewrite the values now?", context)?);
+    if !agreed {
         return Err(CliError::new(Exit::Refused, "not confirmed")
             .durable("nothing was touched")
             .next("see what would happen with reseal plan; then add --yes"));

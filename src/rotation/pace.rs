@@ -52,7 +52,8 @@ impl Profile {
             rows_start,
             rows_min: if single_writer { 100 } else { 10 },
             rows_max,
-            bytes_max: 1 << 20,
+            // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
+            bytes_max: if single_writer { 4 << 20 } else { 1 << 20 },
             rest_ratio,
             workers_share,
         }
@@ -161,6 +162,7 @@ const SHRINK_MOST: f64 = 0.5;
 const GROW_MOST: f64 = 1.5;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -44,7 +44,7 @@ pub fn findings(survey: &Survey, recipe: &Recipe, purpose: Purpose, accepted: &[
         findings.extend(value_findings(value, column.to.name(), column.to.is_text()));
     }
     for finding in &mut findings {
-        if finding.severity == Severity::Ask && accepted.iter().any(|name| *name == finding.name) {
+        if finding.severity == Severity::Ask && accepted.contains(&finding.name) {
             finding.severity = Severity::Note;
         }
     }
