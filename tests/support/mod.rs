@@ -7,10 +7,15 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 mod canary;
+pub mod faulty;
 mod keys;
+pub mod people;
 mod postgres;
 mod programs;
+pub mod proxy;
+pub mod rotation;
 mod services;
+pub mod storm;
 
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};

@@ -1,0 +1,510 @@
+//! What happens to a rotation: kill -9, cut connections, lost replies, a server that crashes, a full disk, a busy file, a frozen process.
+//! After each of them every value is readable, and the same command ends where an undisturbed run would have.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use reseal::format::by_name;
+use reseal::rotation::plan::prepare;
+use reseal::rotation::progress::{Progress, Stop};
+use reseal::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
+use reseal::rotation::{Job, Options, RotationError, RotationReport, rotate};
+use reseal::store::postgres::PostgresStore;
+use reseal::store::sqlite::SqliteStore;
+use reseal::store::{Store, StoreError};
+use rustix::process::Signal;
+use support::faulty::{Faulty, Order, What, When};
+use support::people::{FernetKey, Home, Live, Person};
+use support::proxy::{Prey, Proxy};
+use support::rotation::{Finished, Rotation, Running, SLOWLY, wait_until};
+use support::storm::Storm;
+
+const PEOPLE: i64 = 1_500;
+
+/// A table under the old key, and the ledger of what it says.
+struct Scene {
+    old: Arc<FernetKey>,
+    new: Arc<FernetKey>,
+    values: u64,
+    /// Nobody writes: the ledger only remembers.
+    still: Storm,
+    live: Live,
+}
+
+impl Scene {
+    fn new(home: &Home, people: i64) -> Self {
+        let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+        let people = home.fill(people, &old);
+        Self {
+            values: values_of(&people),
+            still: Storm::start(home, people, (&old, &new), 0, 0),
+            live: home.connect(),
+            old,
+            new,
+        }
+    }
+
+    fn rotation<'a>(&'a self, home: &'a Home) -> Rotation<'a> {
+        Rotation::new(home, &self.old, &self.new)
+    }
+
+    /// Every row as it was, and as many values under the new key as the counters say: cursors and counters are committed with rows.
+    fn assert_exact(&mut self) {
+        assert_exact(&self.still, &mut self.live, 1);
+    }
+
+    /// Everything is under the new key, and every value was counted once, over all runs.
+    fn assert_complete(&mut self, last: &Finished) {
+        last.assert_verified();
+        let (audit, _) = self.still.audit(&mut self.live);
+        assert_eq!((audit.under_old, audit.under_new), (0, self.values));
+        assert_eq!(last.count("values_reencrypted"), self.values, "{}", last.text());
+        assert_eq!(last.count("rows_scanned"), audit.rows, "{}", last.text());
+        assert_eq!(last.count("values_already_current"), 0, "{}", last.text());
+    }
+}
+
+fn values_of(people: &[(i64, Person)]) -> u64 {
+    people.iter().map(|(_, person)| person.values()).sum()
+}
+
+/// `plans` is how many rotations were begun when the present one has made its plan.
+fn assert_exact(still: &Storm, live: &mut Live, plans: u64) {
+    let (audit, snapshot) = still.audit(live);
+    let totals = snapshot.totals.filter(|_| snapshot.plans == plans).unwrap_or_default();
+    assert_eq!(totals.values_reencrypted, audit.under_new, "{audit:?}");
+    assert_eq!(totals.rows_reencrypted, audit.rows_under_new, "{audit:?}");
+    assert_eq!(totals.rows_scanned, audit.rows_under_new, "{audit:?}");
+    assert_eq!(totals.values_already_current, 0);
+}
+
+// kill -9
+
+#[test]
+fn heavy_killed_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    kill_again_and_again(&home, 15, 0);
+}
+
+#[test]
+fn heavy_killed_on_postgres_while_the_application_writes() {
+    let Some(home) = Home::postgres() else { return };
+    kill_again_and_again(&home, 15, 1);
+}
+
+#[test]
+fn heavy_killed_on_sqlite() {
+    kill_again_and_again(&Home::sqlite("delete"), 13, 0);
+}
+
+#[test]
+fn heavy_killed_on_sqlite_while_the_application_writes() {
+    kill_again_and_again(&Home::sqlite("wal"), 12, 1);
+}
+
+/// From key to key, with the process killed at any moment, until it has been killed often enough. After each kill every value opens and
+/// says what it must; at the end of each rotation every value was re-encrypted exactly once or was taken away by the application.
+fn kill_again_and_again(home: &Home, kills: u32, writers: usize) {
+    let mut old = Arc::new(FernetKey::generate());
+    let mut people = home.fill(PEOPLE, &old);
+    let mut live = home.connect();
+    let (mut killed, mut rotations) = (0, 0);
+    while killed < kills {
+        let new = Arc::new(FernetKey::generate());
+        let values = values_of(&people);
+        let mut storm = Storm::start(home, people, (&old, &new), writers, 0);
+        let rotation = Rotation::new(home, &old, &new);
+        rotations += 1;
+        loop {
+            let mut running = Running::start(rotation.command(SLOWLY));
+            std::thread::sleep(Duration::from_millis(rand::rng().random_range(20..900)));
+            if !running.is_running() || killed == kills {
+                running.wait().assert_verified();
+                break;
+            }
+            killed += u32::from(running.kill());
+            if writers == 0 {
+                assert_exact(&storm, &mut live, rotations);
+            } else {
+                storm.audit(&mut live);
+            }
+        }
+        storm.calm();
+        // What a writer restored after it was verified.
+        rotation.complete(&[]);
+        let (audit, snapshot) = storm.audit(&mut live);
+        assert_eq!(audit.under_old, 0);
+        let totals = snapshot.totals.unwrap();
+        assert_eq!(totals.values_reencrypted + storm.spared(), values);
+        if writers == 0 {
+            assert_eq!(totals.rows_scanned, audit.rows);
+            assert_eq!(totals.values_already_current, 0);
+        }
+        people = storm.people();
+        old = new;
+    }
+    eprintln!("{killed} kills over {rotations} rotations");
+}
+
+// Commits that fail
+
+#[test]
+fn heavy_batches_cut_off_on_their_way_to_postgres_are_written_once() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, PEOPLE);
+    let proxy = Proxy::before(home.url(), Prey::Swaps, 4);
+    let mut rotation = scene.rotation(&home);
+    rotation.url = Some(proxy.url(home.url()));
+    let finished = rotation.run(SLOWLY);
+    let [before, reply_lost, middle] = proxy.cuts();
+    assert!(before >= 3 && reply_lost >= 3 && middle >= 3, "cuts: {:?}", proxy.cuts());
+    scene.assert_complete(&finished);
+    scene.assert_exact();
+    assert_eq!(finished.count("lost_races"), 0);
+}
+
+#[test]
+fn heavy_any_request_to_postgres_may_be_cut_off() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, PEOPLE);
+    let proxy = Proxy::before(home.url(), Prey::Anything, 8);
+    let mut rotation = scene.rotation(&home);
+    rotation.url = Some(proxy.url(home.url()));
+    let finished = rotation.run(SLOWLY);
+    assert!(proxy.cuts().iter().all(|cuts| *cuts >= 3), "cuts: {:?}", proxy.cuts());
+    scene.assert_complete(&finished);
+    scene.assert_exact();
+}
+
+#[test]
+fn heavy_an_administrator_ends_all_connections_to_postgres_again_and_again() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, PEOPLE);
+    let mut running = scene.rotation(&home).start_and_get_going(SLOWLY);
+    let mut ended = 0;
+    while running.is_running() && ended < 8 {
+        scene.live.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE application_name LIKE 'reseal %' AND datname = current_database()",
+        );
+        ended += 1;
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    assert!(ended > 1, "it was over too soon to prove anything");
+    let finished = running.wait();
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_a_crashed_postgres_that_comes_back_is_waited_for() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let mut scene = Scene::new(&home, PEOPLE);
+    let arguments = [SLOWLY, &["--retry-for", "60"]].concat();
+    let running = scene.rotation(&home).start_and_get_going(&arguments);
+    for _ in 0..2 {
+        server.kill();
+        std::thread::sleep(Duration::from_millis(700));
+        server.restart();
+        scene.live = home.connect();
+        scene.assert_exact();
+        let (audit, _) = scene.still.audit(&mut scene.live);
+        let going = audit.under_new;
+        wait_until("the run goes on", || scene.still.audit(&mut scene.live).0.under_new > going);
+    }
+    let finished = running.wait();
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_a_postgres_that_stays_away_is_given_up() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let mut scene = Scene::new(&home, PEOPLE);
+    let arguments = [SLOWLY, &["--retry-for", "1"]].concat();
+    let running = scene.rotation(&home).start_and_get_going(&arguments);
+    server.kill();
+    let given_up = running.wait();
+    assert_eq!(given_up.code, Some(8), "{}", given_up.text());
+    server.restart();
+    scene.live = home.connect();
+    scene.assert_exact();
+    let finished = scene.rotation(&home).run(&[]);
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_a_batch_whose_cursor_cannot_be_written_is_not_written_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    refuse_the_cursor(
+        &home,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON reseal.range FOR EACH ROW
+           WHEN (NEW.rows_scanned > OLD.rows_scanned) EXECUTE FUNCTION refuse()",
+        "DROP TRIGGER refuse ON reseal.range",
+    );
+}
+
+#[test]
+fn heavy_a_batch_whose_cursor_cannot_be_written_is_not_written_on_sqlite() {
+    refuse_the_cursor(
+        &Home::sqlite("wal"),
+        "CREATE TRIGGER refuse BEFORE UPDATE ON reseal_range WHEN NEW.rows_scanned > OLD.rows_scanned
+           BEGIN SELECT RAISE(ABORT, 'no room'); END",
+        "DROP TRIGGER refuse",
+    );
+}
+
+fn refuse_the_cursor(home: &Home, refuse: &str, relent: &str) {
+    let mut scene = Scene::new(home, PEOPLE);
+    let running = scene.rotation(home).start_and_get_going(SLOWLY);
+    running.signal(Signal::INT);
+    assert_eq!(running.wait().code, Some(5));
+    let before = scene.live.snapshot().rows;
+    scene.live.execute(refuse);
+    let failed = scene.rotation(home).run(SLOWLY);
+    assert_eq!(failed.code, Some(5), "{}", failed.text());
+    assert!(scene.live.snapshot().rows == before, "rows changed without their cursor");
+    scene.live.execute(relent);
+    let finished = scene.rotation(home).run(&[]);
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_another_program_holds_the_sqlite_file_for_longer_than_its_timeout() {
+    let home = Home::sqlite("wal");
+    let mut scene = Scene::new(&home, PEOPLE);
+    let running = scene.rotation(&home).start_and_get_going(SLOWLY);
+    for seconds in [1, 11] {
+        scene.live.execute("BEGIN IMMEDIATE");
+        std::thread::sleep(Duration::from_secs(seconds));
+        scene.live.execute("COMMIT");
+        scene.assert_exact();
+    }
+    let finished = running.wait();
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_a_full_disk_ends_the_run_and_harms_nothing_on_sqlite() {
+    let home = Home::sqlite("wal");
+    let mut scene = Scene::new(&home, PEOPLE);
+    // No file may grow beyond the database: the write-ahead log meets the limit in the middle of the rotation.
+    let blocks = std::fs::metadata(home.file()).unwrap().len().div_ceil(512) + 128;
+    let wanted = scene.rotation(&home).command(SLOWLY);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")])
+        .arg(wanted.get_program())
+        .args(wanted.get_args())
+        .env_clear()
+        .envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let full = Running::start(limited).wait();
+    assert_eq!(full.code, Some(5), "{}", full.text());
+    let next = full.document["error"]["next"].as_str().unwrap();
+    assert!(next.contains("make room"), "{next}");
+    let (audit, _) = scene.still.audit(&mut scene.live);
+    assert!(
+        audit.under_new > 0 && audit.under_old > 0,
+        "the limit proves nothing: {audit:?}"
+    );
+    scene.assert_exact();
+    let finished = scene.rotation(&home).run(&[]);
+    scene.assert_complete(&finished);
+}
+
+// Every single commit, in this process
+
+#[test]
+fn every_commit_of_postgres_fails_before_and_after_and_the_run_goes_on() {
+    let Some(home) = Home::postgres() else { return };
+    every_commit_fails(&home);
+}
+
+#[test]
+fn every_commit_of_sqlite_fails_before_and_after_and_the_run_goes_on() {
+    every_commit_fails(&Home::sqlite("wal"));
+}
+
+fn every_commit_fails(home: &Home) {
+    let mut scene = Scene::new(home, 120);
+    // One worker: each batch fails before, then succeeds with its reply lost, and the next one is the third.
+    let faulty = Arc::new(Faulty::new(
+        store(home),
+        Arc::new(|number| match number % 3 {
+            1 => Some((When::Before, What::Lost)),
+            2 => Some((When::After, What::Lost)),
+            _ => None,
+        }),
+    ));
+    let report = rotate_here(&(Arc::clone(&faulty) as Arc<dyn Store>), &scene).unwrap();
+    assert!(faulty.failed(When::Before) >= 3 && faulty.failed(When::After) >= 3);
+    assert!(report.verified);
+    assert_eq!(report.counters.values_reencrypted, scene.values);
+    assert_eq!(report.counters.rows_scanned, 120);
+    assert_eq!(report.counters.values_already_current, 0);
+    scene.assert_exact();
+}
+
+#[test]
+fn every_commit_of_postgres_may_be_the_last_of_a_run() {
+    let Some(home) = Home::postgres() else { return };
+    every_commit_ends_a_run(&home);
+}
+
+#[test]
+fn every_commit_of_sqlite_may_be_the_last_of_a_run() {
+    every_commit_ends_a_run(&Home::sqlite("delete"));
+}
+
+fn every_commit_ends_a_run(home: &Home) {
+    let mut scene = Scene::new(home, 120);
+    let mut runs = 0;
+    let report = loop {
+        runs += 1;
+        assert!(runs < 50, "no progress");
+        // One batch a run: done with its reply lost, or followed by one that is not done.
+        let order: Order = match runs % 2 {
+            0 => Arc::new(|number| (number == 1).then_some((When::After, What::Full))),
+            _ => Arc::new(|number| (number == 2).then_some((When::Before, What::Full))),
+        };
+        let faulty: Arc<dyn Store> = Arc::new(Faulty::new(store(home), order));
+        match rotate_here(&faulty, &scene) {
+            Ok(report) => break report,
+            Err(RotationError::Store {
+                cause: StoreError::Storage { .. },
+                ..
+            }) => scene.assert_exact(),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert!(runs >= 6, "only {runs} runs");
+    assert!(report.verified);
+    assert_eq!(report.counters.values_reencrypted, scene.values);
+    assert_eq!(report.counters.rows_scanned, 120);
+    assert_eq!(report.counters.values_already_current, 0);
+    scene.assert_exact();
+}
+
+fn store(home: &Home) -> Arc<dyn Store> {
+    match home.url().strip_prefix("sqlite:") {
+        Some(path) => Arc::new(SqliteStore::open(path.as_ref()).unwrap()),
+        None => Arc::new(PostgresStore::new(home.url(), "reseal test").unwrap()),
+    }
+}
+
+/// A rotation in this process, in batches of 20 rows by one worker.
+fn rotate_here(store: &Arc<dyn Store>, scene: &Scene) -> Result<RotationReport, RotationError> {
+    let fernet = by_name("fernet").unwrap();
+    let columns = ["email", "note"].map(|name| ColumnSpec {
+        name: name.to_owned(),
+        from: fernet,
+        to: fernet,
+        associated_data: None,
+    });
+    let (from, to) = (scene.old.named("old"), scene.new.named("new"));
+    let job = Job {
+        table: "people".to_owned(),
+        filter: None,
+        recipe: Recipe::new(columns.into(), &[from], &to, PlaintextPolicy::Refuse, 0).unwrap(),
+        options: Options {
+            workers: Some(1),
+            batch_rows: Some(20),
+            ..Options::default()
+        },
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let prepared = prepare(&**store, job).await?;
+        let (progress, stop) = (Arc::new(Progress::default()), Arc::new(Stop::default()));
+        may_be_spawned(rotate(store, &prepared, &progress, &stop)).await
+    })
+}
+
+/// Applications rotate on a runtime's own threads.
+fn may_be_spawned<F: Future + Send>(future: F) -> F {
+    future
+}
+
+// Two operators
+
+#[test]
+fn heavy_a_frozen_run_that_was_taken_over_cannot_write_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    freeze(&home);
+}
+
+#[test]
+fn heavy_a_frozen_run_that_was_taken_over_cannot_write_on_sqlite() {
+    freeze(&Home::sqlite("wal"));
+}
+
+fn freeze(home: &Home) {
+    let mut scene = Scene::new(home, PEOPLE);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    // Not inside a transaction of SQLite: its lock could only be taken from a dead process.
+    wait_until("it is frozen between two batches", || {
+        first.signal(Signal::STOP);
+        let between = scene.live.may_write();
+        if !between {
+            first.signal(Signal::CONT);
+        }
+        between
+    });
+
+    let refused = scene.rotation(home).run(SLOWLY);
+    assert_eq!(refused.code, Some(6), "{}", refused.text());
+    let holder = format!("pid {}", first.id());
+    assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
+    assert!(refused.document["error"]["failed"].as_str().unwrap().contains(&holder));
+    scene.assert_exact();
+
+    let take_over = [SLOWLY, &["--take-over"]].concat();
+    let second = scene.rotation(home).start_and_get_going(&take_over);
+    first.signal(Signal::CONT);
+    let first = first.wait();
+    assert_eq!(first.code, Some(6), "{}", first.text());
+    assert_eq!(first.document["verified"], false);
+    scene.assert_exact();
+    let finished = second.wait();
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn heavy_a_frozen_run_wakes_when_everything_is_done_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    wake_too_late(&home);
+}
+
+#[test]
+fn heavy_a_frozen_run_wakes_when_everything_is_done_on_sqlite() {
+    wake_too_late(&Home::sqlite("delete"));
+}
+
+fn wake_too_late(home: &Home) {
+    let mut scene = Scene::new(home, PEOPLE);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    wait_until("it is frozen between two batches", || {
+        first.signal(Signal::STOP);
+        let between = scene.live.may_write();
+        if !between {
+            first.signal(Signal::CONT);
+        }
+        between
+    });
+    let finished = scene.rotation(home).run(&["--take-over"]);
+    scene.assert_complete(&finished);
+    let before = scene.live.snapshot().rows;
+    first.signal(Signal::CONT);
+    let first = first.wait();
+    assert_eq!(first.code, Some(6), "{}", first.text());
+    assert!(scene.live.snapshot().rows == before, "a stale run has written");
+    scene.assert_complete(&finished);
+}

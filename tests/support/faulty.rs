@@ -1,0 +1,213 @@
+//! A store whose commits fail as ordered: before anything was done, or after everything was, with the answer lost.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use reseal::store::control::{Fence, Interval};
+use reseal::store::page::{Page, Shape, Swaps};
+use reseal::store::survey::{Relation, Survey, Target};
+use reseal::store::value::Key;
+use reseal::store::{
+    Control, InPlaceBatch, InPlaceWriter, OperatorLock, PageEnd, PageLimits, Rewriter, Session, SetBatch, SetWriter, Store,
+    StoreError, Witness, WorkerLimits, Writer, Written,
+};
+
+/// When a commit fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Nothing of it happened.
+    Before,
+    /// All of it happened.
+    After,
+}
+
+/// What the caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The connection is gone: the run goes on with another.
+    Lost,
+    /// The disk is full: the run ends.
+    Full,
+}
+
+impl What {
+    fn error(self) -> StoreError {
+        match self {
+            Self::Lost => StoreError::Disconnected("ordered by the test".to_owned()),
+            Self::Full => StoreError::Storage {
+                code: "test".to_owned(),
+                message: "ordered by the test".to_owned(),
+            },
+        }
+    }
+}
+
+/// Decides the fate of commit number n, counted from 1 over all workers, attempts that fail included.
+pub type Order = Arc<dyn Fn(u32) -> Option<(When, What)> + Send + Sync>;
+
+/// Another store, with failures.
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    orders: Orders,
+}
+
+#[derive(Clone)]
+struct Orders {
+    order: Order,
+    commits: Arc<AtomicU32>,
+    failed: Arc<Mutex<Vec<When>>>,
+}
+
+impl Orders {
+    fn next(&self) -> Option<(When, What)> {
+        let fault = (self.order)(self.commits.fetch_add(1, Ordering::SeqCst) + 1);
+        if let Some((when, _)) = fault {
+            self.failed.lock().unwrap().push(when);
+        }
+        fault
+    }
+}
+
+impl Faulty {
+    pub fn new(inner: Arc<dyn Store>, order: Order) -> Self {
+        Self {
+            inner,
+            orders: Orders {
+                order,
+                commits: Arc::default(),
+                failed: Arc::default(),
+            },
+        }
+    }
+
+    /// How many commits failed in this way.
+    pub fn failed(&self, when: When) -> usize {
+        self.orders
+            .failed
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|each| **each == when)
+            .count()
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn survey(&self, target: &Target) -> Result<Survey, StoreError> {
+        self.inner.survey(target).await
+    }
+
+    async fn relations(&self, survey: &Survey) -> Result<Vec<Relation>, StoreError> {
+        self.inner.relations(survey).await
+    }
+
+    async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError> {
+        self.inner.intervals(survey, pieces, frozen).await
+    }
+
+    async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
+        Ok(Box::new(FaultySession {
+            inner: self.inner.session(survey).await?,
+            orders: self.orders.clone(),
+        }))
+    }
+
+    async fn lock(&self, survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        self.inner.lock(survey, owner, take_over).await
+    }
+
+    async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
+        self.inner.control().await
+    }
+
+    fn workers(&self) -> WorkerLimits {
+        self.inner.workers()
+    }
+}
+
+struct FaultySession {
+    inner: Box<dyn Session>,
+    orders: Orders,
+}
+
+#[async_trait]
+impl Session for FaultySession {
+    fn shape(&self) -> Shape {
+        self.inner.shape()
+    }
+
+    async fn page(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        self.inner.page(interval, cursor, limits, page).await
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        if matches!(self.inner.writer(), Writer::InPlace(_)) {
+            Writer::InPlace(self)
+        } else {
+            Writer::Set(self)
+        }
+    }
+
+    async fn reconnect(&mut self) -> Result<(), StoreError> {
+        self.inner.reconnect().await
+    }
+}
+
+#[async_trait]
+impl SetWriter for FaultySession {
+    async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
+        let fault = self.orders.next();
+        if let Some((When::Before, what)) = fault {
+            return Err(what.error());
+        }
+        let Writer::Set(writer) = self.inner.writer() else {
+            panic!("the session changed its kind");
+        };
+        let written = writer.swap_and_advance(batch, witness).await?;
+        match fault {
+            Some((When::After, what)) => Err(what.error()),
+            _ => Ok(written),
+        }
+    }
+}
+
+#[async_trait]
+impl InPlaceWriter for FaultySession {
+    async fn rewrite_and_advance(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        rewriter: Box<dyn Rewriter>,
+        fence: Option<&Fence>,
+        advance: bool,
+    ) -> (Box<dyn Rewriter>, Swaps, Result<InPlaceBatch, StoreError>) {
+        let fault = self.orders.next();
+        if let Some((When::Before, what)) = fault {
+            let nothing = Swaps::new(self.inner.shape().values);
+            return (rewriter, nothing, Err(what.error()));
+        }
+        let Writer::InPlace(writer) = self.inner.writer() else {
+            panic!("the session changed its kind");
+        };
+        let (rewriter, swaps, written) = writer
+            .rewrite_and_advance(interval, cursor, limits, rewriter, fence, advance)
+            .await;
+        match (fault, written) {
+            (Some((When::After, what)), Ok(_)) => (rewriter, swaps, Err(what.error())),
+            (_, written) => (rewriter, swaps, written),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A proxy before PostgreSQL that cuts connections: before a statement reaches the server, after the server has done it and before
+//! the reply is back, and in the middle of the message.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+/// Where a request is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The server never hears of it.
+    Before,
+    /// The server has done it, the client never learns.
+    ReplyLost,
+    /// The server gets half of it.
+    Middle,
+}
+
+/// Which requests are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prey {
+    /// Batches that carry Fernet tokens to the server.
+    Swaps,
+    /// From the first batch on every request, whoever makes it.
+    Anything,
+}
+
+/// A proxy on a port of its own; it ends with the value.
+pub struct Proxy {
+    port: u16,
+    state: Arc<State>,
+    _runtime: Runtime,
+}
+
+struct State {
+    upstream: String,
+    prey: Prey,
+    /// Every so many requests that match is cut.
+    every: u32,
+    /// Whether there was a batch already.
+    armed: AtomicBool,
+    requests: AtomicU32,
+    cuts: [AtomicU32; 3],
+}
+
+impl Proxy {
+    /// Before the server of this URL. Cuts in turn in the three places.
+    pub fn before(url: &str, prey: Prey, every: u32) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let state = Arc::new(State {
+            upstream: host_of(url).to_owned(),
+            prey,
+            every,
+            armed: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            cuts: Default::default(),
+        });
+        let port = listener.local_addr().unwrap().port();
+        let serving = Arc::clone(&state);
+        runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(serve(client, Arc::clone(&serving)));
+            }
+        });
+        Self {
+            port,
+            state,
+            _runtime: runtime,
+        }
+    }
+
+    /// The same URL, through the proxy.
+    pub fn url(&self, url: &str) -> String {
+        url.replace(host_of(url), &format!("127.0.0.1:{}", self.port))
+    }
+
+    /// How often it has cut: before, after and in the middle.
+    pub fn cuts(&self) -> [u32; 3] {
+        [0, 1, 2].map(|at| self.state.cuts[at].load(Ordering::Relaxed))
+    }
+}
+
+impl State {
+    /// What happens to this request.
+    fn fate(&self, request: &[u8]) -> Option<Cut> {
+        let is_swap = request.windows(TOKEN.len()).any(|window| window == TOKEN);
+        let armed = self.armed.fetch_or(is_swap, Ordering::Relaxed) || is_swap;
+        let matches = match self.prey {
+            Prey::Swaps => is_swap,
+            Prey::Anything => armed,
+        };
+        if !matches || !is_extended(request) {
+            return None;
+        }
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if !number.is_multiple_of(self.every) {
+            return None;
+        }
+        let cut = [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3];
+        self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
+        Some(cut)
+    }
+}
+
+/// Passes bytes on until one side ends or the connection is cut; both sockets close when this returns.
+async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(&state.upstream).await?;
+    let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut request: Vec<u8> = Vec::new();
+    let mut losing_replies = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let read = read?;
+                if read == 0 {
+                    return Ok(());
+                }
+                request.extend_from_slice(&from_client[..read]);
+                if !is_whole(&request) {
+                    continue;
+                }
+                match state.fate(&request) {
+                    None => server.write_all(&request).await?,
+                    Some(Cut::Before) => return Ok(()),
+                    Some(Cut::Middle) => return server.write_all(&request[..request.len() / 2]).await,
+                    Some(Cut::ReplyLost) => {
+                        server.write_all(&request).await?;
+                        losing_replies = true;
+                    }
+                }
+                request.clear();
+            }
+            read = server.read(&mut from_server) => {
+                let read = read?;
+                // Ready for the next query: what was asked is done.
+                if read == 0 || losing_replies && is_ready(&from_server[..read]) {
+                    return Ok(());
+                }
+                if !losing_replies {
+                    client.write_all(&from_server[..read]).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the client waits for an answer now: the extended protocol ends a request with Sync; everything else is short.
+fn is_whole(request: &[u8]) -> bool {
+    !is_extended(request) || request.ends_with(SYNC)
+}
+
+/// Whether it begins with Parse, Bind, Describe, Execute, Close or Sync.
+fn is_extended(request: &[u8]) -> bool {
+    request.first().is_some_and(|kind| b"PBDECS".contains(kind))
+}
+
+/// Whether the server's answer ends in ReadyForQuery.
+fn is_ready(answer: &[u8]) -> bool {
+    answer.len() >= 6 && answer[..answer.len() - 1].ends_with(READY)
+}
+
+fn host_of(url: &str) -> &str {
+    url.split('@').next_back().unwrap().split('/').next().unwrap()
+}
+
+/// Every Fernet token begins with version 80 and a time before the year 2100.
+const TOKEN: &[u8] = b"gAAAAA";
+const SYNC: &[u8] = b"S\0\0\0\x04";
+/// ReadyForQuery; one byte says whether a transaction is open.
+const READY: &[u8] = b"Z\0\0\0\x05";

@@ -1,0 +1,179 @@
+//! `reseal rotate` on the table of people, as a process that is watched, signalled and killed.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::people::{FernetKey, Home};
+use super::reseal_process;
+
+/// What to rotate.
+pub struct Rotation<'a> {
+    pub home: &'a Home,
+    pub old: &'a FernetKey,
+    pub new: &'a FernetKey,
+    /// Instead of the home's own URL: a proxy's, say.
+    pub url: Option<String>,
+}
+
+/// Small batches with rests, so that there is a middle to be interrupted in.
+pub const SLOWLY: &[&str] = &["--profile", "gentle", "--batch-rows", "20"];
+
+impl<'a> Rotation<'a> {
+    pub fn new(home: &'a Home, old: &'a FernetKey, new: &'a FernetKey) -> Self {
+        Self {
+            home,
+            old,
+            new,
+            url: None,
+        }
+    }
+
+    /// The command, with these further arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = reseal_process();
+        command
+            .args(["rotate", "--database", "env:DATABASE_URL", "--table", "people"])
+            .args(["--column", "email", "--column", "note", "--format", "fernet"])
+            .args(["--from", "env:OLD_KEY", "--to", "env:NEW_KEY"])
+            .args(["--dual-read-confirmed", "--yes", "--json"])
+            .args(arguments)
+            .env("DATABASE_URL", self.url.as_deref().unwrap_or(self.home.url()))
+            .env("OLD_KEY", self.old.text())
+            .env("NEW_KEY", self.new.text());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Running::start(self.command(arguments)).wait()
+    }
+
+    /// Runs it to its end, which must be a verified one.
+    pub fn complete(&self, arguments: &[&str]) -> Finished {
+        let finished = self.run(arguments);
+        finished.assert_verified();
+        finished
+    }
+
+    /// Starts it and waits until it has committed batches of its own.
+    pub fn start_and_get_going(&self, arguments: &[&str]) -> Running {
+        let mut live = self.home.connect();
+        let mut rows = || live.totals().map_or(0, |totals| totals.rows_reencrypted);
+        let before = rows();
+        let mut running = Running::start(self.command(arguments));
+        wait_until("a batch is committed", || {
+            assert!(running.is_running(), "it ended before its first batch: {}", running.stderr());
+            rows() > before
+        });
+        running
+    }
+}
+
+/// A process under way. Killed when dropped.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        Self { child: child.unwrap() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// `kill -9`, and waits until the process is gone. Says whether it was still running.
+    pub fn kill(&mut self) -> bool {
+        let was_running = self.is_running();
+        let _ = self.child.kill();
+        let status = self.child.wait().unwrap();
+        was_running && status.code().is_none()
+    }
+
+    /// Waits for the end. One that does not come within a minute is a failure.
+    pub fn wait(mut self) -> Finished {
+        let begun = Instant::now();
+        while self.is_running() {
+            assert!(begun.elapsed() < Duration::from_secs(90), "the rotation hangs");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let code = self.child.wait().unwrap().code();
+        let mut stdout = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        Finished {
+            code,
+            document: serde_json::from_str(&stdout).unwrap_or(Value::Null),
+            stderr: self.stderr(),
+        }
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        if !self.is_running() {
+            self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        }
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub document: Value,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn assert_verified(&self) {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.document, self.stderr);
+        assert_eq!(self.document["verified"], true, "{}", self.document);
+        assert_eq!(self.document["quarantined_total"], 0, "{}", self.document);
+    }
+
+    /// A number of the document.
+    pub fn count(&self, name: &str) -> u64 {
+        self.document[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name}: {}", self.document))
+    }
+
+    /// Everything that was said.
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.document, self.stderr)
+    }
+}
+
+/// Looks every few milliseconds until `reached`; half a minute is long enough for anything in a test.
+pub fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
