@@ -10,12 +10,14 @@ mod canary;
 mod keys;
 mod postgres;
 mod programs;
+mod salamander;
 mod services;
 
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};
 pub use programs::{python, reseal, reseal_process, tempdir};
+pub use salamander::salamander;
 
 /// Says that this test did not run, and why. Where nothing may be skipped, fails instead.
 pub fn skip(why: &str) {
