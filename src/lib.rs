@@ -13,9 +13,13 @@
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
 
+pub mod app;
 pub mod cli;
 pub mod config;
+pub mod drill;
 pub mod format;
 pub mod key;
 pub mod rotation;
 pub mod store;
+
+pub use app::{Keyring, KeysetHandle, Opened, Unlock};

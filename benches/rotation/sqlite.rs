@@ -43,8 +43,8 @@ fn fill(path: &Path, rows: usize) -> Result<Sample, Box<dyn Error>> {
         let mut insert = transaction.prepare("INSERT INTO t VALUES (?, ?, ?, ?, '2026-01-01T00:00:00Z')")?;
         for row in 1..=rows {
             insert.execute(params![
-                row,
-                row * 31 % 1000,
+                row as i64,
+                (row * 31 % 1000) as i64,
                 sample.seal(row, 92),
                 sample.seal(row, note_bytes(row))
             ])?;
@@ -64,7 +64,7 @@ fn floor(path: &Path, rows: usize) -> Result<f64, Box<dyn Error>> {
     let begun = Instant::now();
     for from in (0..rows).step_by(1_000) {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        update.execute(params![from, from + 1_000])?;
+        update.execute(params![from as i64, (from + 1_000) as i64])?;
         connection.execute_batch("COMMIT")?;
     }
     Ok(rows as f64 / begun.elapsed().as_secs_f64())

@@ -5,6 +5,7 @@
 pub mod arg;
 mod display;
 mod documents;
+mod drill;
 mod error;
 mod exit;
 mod keys;
@@ -13,6 +14,7 @@ mod plan;
 mod process;
 mod rotate;
 mod rotation_error;
+mod scan;
 mod selection;
 mod status;
 mod summary;
@@ -60,6 +62,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Drill(drill::DrillArgs),
+    Scan(scan::ScanArgs),
     Plan(plan::PlanArgs),
     Rotate(Box<rotate::RotateArgs>),
     Verify(verify::VerifyArgs),
@@ -71,6 +75,8 @@ impl Command {
     /// The schema of the command's JSON document, also when it fails.
     fn schema(&self) -> &'static str {
         match self {
+            Self::Drill(_) => "reseal.drill/1",
+            Self::Scan(_) => "reseal.scan/1",
             Self::Plan(_) => "reseal.plan/1",
             Self::Rotate(_) => "reseal.rotate/1",
             Self::Verify(_) => "reseal.verify/1",
@@ -81,6 +87,8 @@ impl Command {
 
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
+            Self::Drill(args) => drill::run(&args, context),
+            Self::Scan(args) => scan::run(args, context),
             Self::Plan(args) => plan::run(args, context),
             Self::Rotate(args) => rotate::run(*args, context),
             Self::Verify(args) => verify::run(args, context),

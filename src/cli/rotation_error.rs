@@ -53,7 +53,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Superseded => failure(Exit::Conflict)
             .durable(DURABLE)
             .next("see who took over: reseal status"),
-        StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
+        StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
         StoreError::Storage { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
             .next("make room, then run the same command again to continue"),

@@ -15,13 +15,20 @@ use crate::store::Store;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 
+/// Which database.
+#[derive(Args)]
+pub struct DatabaseArg {
+    /// The database: sqlite:PATH, postgres://…, or where its URL is: env:NAME, file:PATH, … [default: env:DATABASE_URL]
+    #[arg(long, value_name = "REF")]
+    database: Option<RefArg<UrlRef>>,
+}
+
 /// Which values, and which keys.
 #[derive(Args)]
 #[command(next_help_heading = "Selection")]
 pub struct Selection {
-    /// The database: sqlite:PATH, postgres://…, or where its URL is: env:NAME, file:PATH, … [default: env:DATABASE_URL]
-    #[arg(long, value_name = "REF")]
-    database: Option<RefArg<UrlRef>>,
+    #[command(flatten)]
+    database: DatabaseArg,
 
     /// The table, as in SQL; schema-qualified where the database has schemas
     #[arg(long, value_name = "TABLE")]
@@ -83,6 +90,29 @@ pub struct Selected {
     pub managed: bool,
 }
 
+impl DatabaseArg {
+    /// Reads the URL and chooses the store; `role` names this program to the server.
+    pub fn open(&self, context: &mut Context<'_>, role: &str) -> Result<Arc<dyn Store>, CliError> {
+        let default = UrlRef::Secret(SecretRef::Env("DATABASE_URL".to_owned()));
+        let reference = match &self.database {
+            Some(argument) => argument.get()?,
+            None => &default,
+        };
+        if let UrlRef::Literal(url) = reference
+            && has_password(url)
+        {
+            context
+                .output
+                .say("warning: the database password stands in the command line, where every user of this machine can read it; pass env:NAME instead");
+        }
+        if let UrlRef::Secret(secret) = reference {
+            context.secrets.keep_from_children(secret);
+        }
+        let url = context.secrets.read_url(reference)?;
+        open_store(url.trim(), role)
+    }
+}
+
 impl Selection {
     /// Reads URL and keys, detects formats where they were left out. Connects; writes nothing.
     pub async fn select(&self, context: &mut Context<'_>, options: Options, needs_from: bool) -> Result<Selected, CliError> {
@@ -90,7 +120,7 @@ impl Selection {
             return Err(CliError::usage("--from is missing: which key opens the values now?")
                 .next("add --from env:OLD_KEY, or another reference to the old key"));
         }
-        let store = self.store(context, &options.owner)?;
+        let store = self.database.open(context, &options.owner)?;
         let keys = self.keys(context)?;
         let formats = self.formats(&*store, &keys).await?;
         let managed = [&self.to]
@@ -118,26 +148,6 @@ impl Selection {
             },
             managed,
         })
-    }
-
-    fn store(&self, context: &mut Context<'_>, role: &str) -> Result<Arc<dyn Store>, CliError> {
-        let default = UrlRef::Secret(SecretRef::Env("DATABASE_URL".to_owned()));
-        let reference = match &self.database {
-            Some(argument) => argument.get()?,
-            None => &default,
-        };
-        if let UrlRef::Literal(url) = reference
-            && has_password(url)
-        {
-            context
-                .output
-                .say("warning: the database password stands in the command line, where every user of this machine can read it; pass env:NAME instead");
-        }
-        if let UrlRef::Secret(secret) = reference {
-            context.secrets.keep_from_children(secret);
-        }
-        let url = context.secrets.read_url(reference)?;
-        open_store(url.trim(), role)
     }
 
     fn keys(&self, context: &mut Context<'_>) -> Result<Keys, CliError> {
@@ -350,7 +360,7 @@ fn label(material: &KeyMaterial) -> String {
 }
 
 /// Chooses the store by the URL's scheme.
-pub fn open_store(url: &str, role: &str) -> Result<Arc<dyn Store>, CliError> {
+fn open_store(url: &str, role: &str) -> Result<Arc<dyn Store>, CliError> {
     let unusable = |error: crate::store::StoreError| super::rotation_error::store_error(&error, "connecting");
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);

@@ -3,20 +3,17 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::arg::RefArg;
 use super::rotation_error::store_error;
-use super::selection::open_store;
+use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
-use crate::config::{SecretRef, UrlRef};
 use crate::store::control::Plan;
 
 /// Show the rotations of a database and how far they are; changes nothing
 #[derive(Args)]
 pub struct StatusArgs {
-    /// The database: sqlite:PATH, postgres://…, or where its URL is: env:NAME, file:PATH, … [default: env:DATABASE_URL]
-    #[arg(long, value_name = "REF")]
-    database: Option<RefArg<UrlRef>>,
+    #[command(flatten)]
+    database: DatabaseArg,
 }
 
 #[derive(Serialize)]
@@ -45,13 +42,7 @@ struct RotationEntry {
 }
 
 pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
-    let default = UrlRef::Secret(SecretRef::Env("DATABASE_URL".to_owned()));
-    let reference = match &args.database {
-        Some(argument) => argument.get()?,
-        None => &default,
-    };
-    let url = context.secrets.read_url(reference)?;
-    let store = open_store(url.trim(), "reseal status")?;
+    let store = args.database.open(context, "reseal status")?;
     let failed = |error| store_error(&error, "status");
     let rotations = tuning::run(context.output.is_json(), async |_progress, _stop| {
         let mut control = store.control().await.map_err(failed)?;

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use super::error::RotationError;
-use super::progress::Stop;
+use super::range::RangeWork;
+use crate::store::Session;
 use crate::store::survey::Survey;
-use crate::store::{Session, Store};
 
 /// A kind of work on pieces of a table. One value per worker: it owns the worker's buffers.
 #[async_trait]
@@ -26,11 +26,10 @@ pub trait Labour: Send {
     fn finish(self: Box<Self>) -> Self::Yield;
 }
 
-/// Runs `pieces` over at most `workers` connections. The first error ends the pass after the batches under way.
+/// Runs `pieces` over at most `workers` connections. The first error ends the pass.
 pub async fn run<P, Y, L>(
-    store: &Arc<dyn Store>,
+    work: &RangeWork,
     survey: &Arc<Survey>,
-    stop: &Arc<Stop>,
     workers: usize,
     step: &'static str,
     pieces: Vec<P>,
@@ -43,29 +42,22 @@ where
 {
     let crew = workers.min(pieces.len());
     let queue = Arc::new(Mutex::new(VecDeque::from(pieces)));
-    let halted = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let labour = Arc::new(labour);
     let mut shift = JoinSet::new();
     for _ in 0..crew {
-        let (queue, halted, labour) = (Arc::clone(&queue), Arc::clone(&halted), Arc::clone(&labour));
-        let (store, survey, stop) = (Arc::clone(store), Arc::clone(survey), Arc::clone(stop));
+        let (queue, labour) = (Arc::clone(&queue), Arc::clone(&labour));
+        let (work, survey) = (work.clone(), Arc::clone(survey));
         shift.spawn(async move {
-            let mut session = store.session(&survey).await.map_err(RotationError::store(step))?;
+            let mut session = work.patiently(step, || work.store.session(&survey)).await?;
             let mut worker = labour(&*session)?;
             loop {
-                if stop.requested() {
+                if work.shared.stop.requested() {
                     return Err(RotationError::Stopped);
-                }
-                if halted.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
                 }
                 let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
                     break;
                 };
-                if let Err(error) = worker.work(&mut *session, piece).await {
-                    halted.store(true, std::sync::atomic::Ordering::Relaxed);
-                    return Err(error);
-                }
+                worker.work(&mut *session, piece).await?;
             }
             Ok(worker.finish())
         });
@@ -80,12 +72,16 @@ where
                 first_error.get_or_insert(RotationError::Stopped);
             }
             Ok(Err(error)) => {
+                // The others' batches commit whole or not at all, wherever they are broken off.
+                shift.abort_all();
                 if matches!(first_error, None | Some(RotationError::Stopped)) {
                     first_error = Some(error);
                 }
             }
+            Err(end) if end.is_cancelled() => {}
             Err(_) => {
-                first_error = Some(RotationError::WorkerDied);
+                shift.abort_all();
+                first_error.get_or_insert(RotationError::WorkerDied);
             }
         }
     }

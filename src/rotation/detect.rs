@@ -46,6 +46,40 @@ pub async fn formats(
         .collect())
 }
 
+/// A column that was found to hold sealed values, or what looks like them.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The table.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// What its sampled values look like.
+    pub verdict: Verdict,
+    /// How many values were looked at.
+    pub sampled: usize,
+}
+
+/// Looks at every column of a database. With `ids`, Tink values under those keys are recognised; without, only formats that give
+/// themselves away.
+pub async fn scan(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, RotationError> {
+    let samples = store
+        .column_samples(SCAN_ROWS, SCAN_VALUE_BYTES)
+        .await
+        .map_err(RotationError::store("scan"))?;
+    Ok(samples
+        .into_iter()
+        .map(|sample| Found {
+            verdict: format::detect(sample.values.iter().map(Vec::as_slice), ids).verdict(),
+            sampled: sample.values.len(),
+            table: sample.table,
+            column: sample.column,
+        })
+        .collect())
+}
+
+/// Enough to meet the odd sealed value in a column of plaintext, few enough for a database of thousands of columns.
+const SCAN_ROWS: usize = 200;
+const SCAN_VALUE_BYTES: usize = 64 << 10;
 const ROWS: usize = 1_000;
 const PLACES: usize = 10;
 const BYTES: usize = 4 << 20;

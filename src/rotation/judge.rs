@@ -53,6 +53,8 @@ pub enum Reason {
     NullContext,
     /// Neither text nor bytes.
     WrongType,
+    /// The value is text, and the new format writes bytes.
+    NotText,
     /// Larger than the limit.
     TooLarge(u64),
     /// The new value would not fit into the column.
@@ -74,6 +76,7 @@ impl fmt::Display for Reason {
             Self::Ambiguous => f.write_str("opens under two different keys: forged, or a key is listed twice"),
             Self::NullContext => f.write_str("a column that its associated data refers to is NULL"),
             Self::WrongType => f.write_str("neither text nor bytes"),
+            Self::NotText => f.write_str("stored as text, and its new form is bytes"),
             Self::TooLarge(bytes) => write!(f, "{bytes} bytes: larger than the limit for one value"),
             Self::DoesNotFit { needs, holds } => write!(f, "its new form takes {needs} bytes, the column holds {holds}"),
         }
@@ -124,7 +127,8 @@ fn decide(
     make_room(plain, stored.len() + WORKING_ROOM);
     let one_format = column.from.name() == column.to.name();
 
-    let as_target = match column.to.hint(stored) {
+    let target_hint = column.to.hint(stored);
+    let as_target = match target_hint {
         KeyHint::Key(id) if Some(id) == column.target.id => {
             if depth == Depth::Hint {
                 return Verdict::Current;

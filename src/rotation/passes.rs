@@ -35,8 +35,9 @@ impl Labour for ReEncrypt {
     type Yield = Counters;
 
     async fn work(&mut self, session: &mut dyn Session, range: Range) -> Result<(), RotationError> {
-        self.counters += self.work.run(session, &mut self.buffers, &range).await?;
-        Ok(())
+        let outcome = self.work.run(session, &mut self.buffers, &range).await;
+        let outcome = outcome.map(|counters| self.counters += counters);
+        self.work.unless_gone(&range.interval.relation, outcome).await
     }
 
     fn finish(self: Box<Self>) -> Counters {
@@ -72,6 +73,18 @@ impl Labour for Sweep {
     type Yield = (Census, Counters);
 
     async fn work(&mut self, session: &mut dyn Session, piece: SweepPiece) -> Result<(), RotationError> {
+        let outcome = self.sweep(session, &piece).await;
+        self.work.unless_gone(&piece.interval.relation, outcome).await
+    }
+
+    fn finish(self: Box<Self>) -> (Census, Counters) {
+        let mut sweep = *self;
+        (std::mem::take(&mut sweep.counter.census), sweep.counters)
+    }
+}
+
+impl Sweep {
+    async fn sweep(&mut self, session: &mut dyn Session, piece: &SweepPiece) -> Result<(), RotationError> {
         let mut cursor: Option<Key> = None;
         loop {
             let due_before = self.counter.census.due;
@@ -99,11 +112,6 @@ impl Labour for Sweep {
             cursor = last;
         }
     }
-
-    fn finish(self: Box<Self>) -> (Census, Counters) {
-        let mut sweep = *self;
-        (std::mem::take(&mut sweep.counter.census), sweep.counters)
-    }
 }
 
 /// Opens every value. Writes nothing.
@@ -122,9 +130,21 @@ impl Labour for Verify {
     type Yield = Census;
 
     async fn work(&mut self, session: &mut dyn Session, interval: Interval) -> Result<(), RotationError> {
+        let outcome = self.verify(session, &interval).await;
+        self.work.unless_gone(&interval.relation, outcome).await
+    }
+
+    fn finish(self: Box<Self>) -> Census {
+        let mut verify = *self;
+        std::mem::take(&mut verify.counter.census)
+    }
+}
+
+impl Verify {
+    async fn verify(&mut self, session: &mut dyn Session, interval: &Interval) -> Result<(), RotationError> {
         let mut cursor: Option<Key> = None;
         loop {
-            let end = read(&self.work, session, &interval, cursor.as_ref(), &mut self.page).await?;
+            let end = read(&self.work, session, interval, cursor.as_ref(), &mut self.page).await?;
             self.counter.count(&interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
             if end == PageEnd::End {
@@ -133,11 +153,6 @@ impl Labour for Verify {
             }
             cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
         }
-    }
-
-    fn finish(self: Box<Self>) -> Census {
-        let mut verify = *self;
-        std::mem::take(&mut verify.counter.census)
     }
 }
 

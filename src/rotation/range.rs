@@ -19,10 +19,10 @@ use crate::store::{PageEnd, Session, Store, StoreError, Witness, Written};
 pub struct RangeWork {
     /// The database.
     pub store: Arc<dyn Store>,
-    /// What workers share.
-    pub shared: Shared,
     /// The table.
     pub survey: Arc<Survey>,
+    /// What workers share.
+    pub shared: Shared,
     /// The plan; `None` with `--no-state`.
     pub plan: Option<String>,
     /// How long a server may be away.
@@ -99,6 +99,10 @@ impl RangeWork {
                     if let Some(class) = self.recover(session, &mut patience, error).await? {
                         witness = batch::next_witness(class, witness);
                     } else if let Some(durable) = self.durable_cursor(fence.as_ref(), &mut patience).await? {
+                        if durable.cursor != cursor {
+                            // Only the reply was lost.
+                            patience.reset();
+                        }
                         if durable.done {
                             Progress::add(&self.shared.progress.ranges_done, 1);
                             return Ok(counters);
@@ -108,6 +112,26 @@ impl RangeWork {
                 }
             }
         }
+    }
+
+    /// Forgives an error that only says that a partition was detached and dropped meanwhile: nothing is left to do in it.
+    pub async fn unless_gone(&self, relation: &str, outcome: Result<(), RotationError>) -> Result<(), RotationError> {
+        let Err(RotationError::Store {
+            cause: StoreError::Vanished(_),
+            ..
+        }) = &outcome
+        else {
+            return outcome;
+        };
+        let there = self
+            .store
+            .relations(&self.survey)
+            .await
+            .map_err(RotationError::store(self.step))?;
+        if !there.is_empty() && there.iter().all(|known| known.sql_name != relation) {
+            return Ok(());
+        }
+        outcome
     }
 
     /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column
@@ -212,6 +236,27 @@ impl RangeWork {
                             last = error;
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Makes an attempt again and again while the database is busy or away. Attempts of which only the reply was lost are repeated, too.
+    pub async fn patiently<T, F>(&self, step: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, RotationError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut patience = Patience::new(self.away_max);
+        loop {
+            let error = match attempt().await {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            };
+            match patience.after(&error) {
+                Remedy::GiveUp => return Err(RotationError::store(step)(error)),
+                Remedy::Again { wait, .. } | Remedy::Reconnect { wait } => {
+                    tracing::debug!(%error, step, "trying again");
+                    self.pause(wait).await?;
                 }
             }
         }

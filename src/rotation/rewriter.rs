@@ -9,6 +9,7 @@ use super::judge::{Depth, Reason, Verdict, judge};
 use super::recipe::{ColumnRecipe, Recipe};
 use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
 use crate::store::page::{Page, Quarantined, Swaps};
+use crate::store::value::Kind;
 use crate::store::{RewriteStopped, Rewriter};
 
 /// What a value that cannot be read does to the run.
@@ -127,6 +128,9 @@ impl Resealer {
         let Ok(associated_data) = self.binder.bind(column.associated_data.as_ref(), value.page, value.row) else {
             return self.quarantine(value, Reason::NullContext, swaps);
         };
+        if value.page.value(value.row, value.column).kind == Kind::Text && !column.to.is_text() {
+            return self.quarantine(value, Reason::NotText, swaps);
+        }
         if looks_sealed(&self.plain[start..]).is_some() {
             swaps.tally.nested += 1;
         }

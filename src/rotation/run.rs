@@ -14,10 +14,11 @@ use super::plan::{self, PlanReport, Prepared};
 use super::preflight::{self, Finding, Purpose};
 use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
+use super::retry::{Patience, Remedy};
 use super::rewriter::Rewriters;
 use crate::store::control::{Counters, Fence, Interval, Plan, PlanStatus, Range};
 use crate::store::page::Page;
-use crate::store::{Control, Session, Store, StoreError};
+use crate::store::{OperatorLock, Session, Store, StoreError};
 
 /// What a rotation did, and what the verification found.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub async fn rotate(
         return Err(RotationError::Refused(findings));
     }
     let failed = RotationError::store("preflight");
-    let mut lock = store
+    let lock = store
         .lock(&prepared.survey, &prepared.options.owner, prepared.options.take_over)
         .await
         .map_err(&failed)?;
@@ -119,19 +120,11 @@ pub async fn rotate(
             )
         }
     };
+    drop(control);
     let run = Run::new(store, prepared, progress, stop, claimed);
-    let watch = async {
-        loop {
-            tokio::time::sleep(LOCK_CHECK_EVERY).await;
-            match lock.still_held().await {
-                Ok(()) => {}
-                Err(error) => return error,
-            }
-        }
-    };
     tokio::select! {
-        outcome = run.all(control, &identity.id, findings) => outcome,
-        lost = watch => {
+        outcome = run.all(&identity.id, findings) => outcome,
+        lost = keep_lock(store, prepared, lock) => {
             // Workers end after their batch; the fence stops those of a run that was taken over.
             stop.request();
             Err(RotationError::store("re-encrypt")(lost))
@@ -139,10 +132,37 @@ pub async fn rotate(
     }
 }
 
+/// Holds the operator's lock. Returns when it is lost for good: somebody else has it, or the database stays away.
+async fn keep_lock(store: &Arc<dyn Store>, prepared: &Prepared, mut lock: Box<dyn OperatorLock>) -> StoreError {
+    let options = &prepared.options;
+    let mut patience = Patience::new(options.away_max);
+    loop {
+        tokio::time::sleep(LOCK_CHECK_EVERY).await;
+        let Err(mut error) = lock.still_held().await else {
+            continue;
+        };
+        // A lock may die with its connection. It is taken again, unless somebody was faster; rows are guarded by their fence.
+        loop {
+            let Remedy::Reconnect { wait } = patience.after(&error) else {
+                return error;
+            };
+            tokio::time::sleep(wait).await;
+            match store.lock(&prepared.survey, &options.owner, false).await {
+                Ok(taken) => lock = taken,
+                Err(refused) => {
+                    error = refused;
+                    continue;
+                }
+            }
+            patience.reset();
+            break;
+        }
+    }
+}
+
 struct Run<'a> {
     store: &'a Arc<dyn Store>,
     prepared: &'a Prepared,
-    stop: &'a Arc<Stop>,
     plan: Option<Plan>,
     workshop: Workshop,
     writers: usize,
@@ -154,7 +174,7 @@ impl<'a> Run<'a> {
         store: &'a Arc<dyn Store>,
         prepared: &'a Prepared,
         progress: &Arc<Progress>,
-        stop: &'a Arc<Stop>,
+        stop: &Arc<Stop>,
         plan: Option<Plan>,
     ) -> Self {
         let options = &prepared.options;
@@ -166,6 +186,7 @@ impl<'a> Run<'a> {
         let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
         let work = RangeWork {
             store: Arc::clone(store),
+            survey: Arc::clone(&prepared.survey),
             shared: Shared {
                 pace: Arc::new(Mutex::new(BatchController::new(limits, options.batch_rows))),
                 progress: Arc::clone(progress),
@@ -175,7 +196,6 @@ impl<'a> Run<'a> {
                 columns: Arc::new(columns),
                 withheld: Arc::default(),
             },
-            survey: Arc::clone(&prepared.survey),
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,
             step: "re-encrypt",
@@ -183,7 +203,6 @@ impl<'a> Run<'a> {
         Self {
             store,
             prepared,
-            stop,
             plan,
             workshop: Workshop {
                 rewriters: Rewriters {
@@ -198,28 +217,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn all(
-        &self,
-        mut control: Option<Box<dyn Control>>,
-        plan_id: &str,
-        findings: Vec<Finding>,
-    ) -> Result<RotationReport, RotationError> {
-        let failed = RotationError::store("re-encrypt");
-        let ranges = self.ranges(&mut control).await?;
+    async fn all(&self, plan_id: &str, findings: Vec<Finding>) -> Result<RotationReport, RotationError> {
+        let ranges = self.ranges().await?;
         let begun = std::time::Instant::now();
         let mut counters = self.re_encrypt(ranges).await?;
         // Partitions that appeared meanwhile become ranges of their own.
-        if let Some(control) = &mut control {
-            while let Some(more) = self.ranges_of_new_relations(&mut **control).await? {
-                counters += self.re_encrypt(more).await?;
-            }
+        while let Some(more) = self.ranges_of_new_relations().await? {
+            counters += self.re_encrypt(more).await?;
         }
         let this_run = (counters.rows_reencrypted, begun.elapsed());
-        self.set_status(&mut control, PlanStatus::Swept).await?;
+        self.set_status(PlanStatus::Swept).await?;
 
         let mut sweeps = 0;
         let census = loop {
-            let (swept, count) = self.sweep_until_clean(&mut control, sweeps).await?;
+            let (swept, count) = self.sweep_until_clean(sweeps).await?;
             counters += swept;
             sweeps = count;
             let census = self.verify().await?;
@@ -228,16 +239,32 @@ impl<'a> Run<'a> {
                 break census;
             }
         };
+        self.patiently("verify", || self.store.settle()).await?;
         if census.is_clean() {
-            self.set_status(&mut control, PlanStatus::Verified).await?;
+            self.set_status(PlanStatus::Verified).await?;
         }
-        if let (Some(control), Some(plan)) = (&mut control, &self.plan) {
-            if census.quarantined() == 0 && !control.quarantine(&plan.identity.id).await.map_err(&failed)?.is_empty() {
-                control.clear_quarantine(plan).await.map_err(&failed)?;
-            }
-            counters = control.totals(&plan.identity.id).await.map_err(&failed)?;
+        if let Some(plan) = &self.plan {
+            let opens = census.quarantined() == 0;
+            counters = self.patiently("verify", || self.settle(plan, opens)).await?;
         }
         Ok(self.report(plan_id, counters, this_run, census, sweeps, findings))
+    }
+
+    /// Makes an attempt until it succeeds or patience ends. What is attempted may have succeeded before, with its reply lost.
+    async fn patiently<T, F>(&self, step: &'static str, attempt: impl FnMut() -> F) -> Result<T, RotationError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.workshop.work.patiently(step, attempt).await
+    }
+
+    /// Forgets quarantine entries when every value `opens`, and adds up the counters of all runs.
+    async fn settle(&self, plan: &Plan, opens: bool) -> Result<Counters, StoreError> {
+        let mut control = self.store.control().await?;
+        if opens && !control.quarantine(&plan.identity.id).await?.is_empty() {
+            control.clear_quarantine(plan).await?;
+        }
+        control.totals(&plan.identity.id).await
     }
 
     fn report(
@@ -266,26 +293,37 @@ impl<'a> Run<'a> {
     }
 
     /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
-    async fn ranges(&self, control: &mut Option<Box<dyn Control>>) -> Result<Vec<Range>, RotationError> {
-        let failed = RotationError::store("re-encrypt");
-        let (Some(control), Some(plan)) = (control, &self.plan) else {
+    async fn ranges(&self) -> Result<Vec<Range>, RotationError> {
+        let Some(plan) = &self.plan else {
             let intervals = self.intervals(true).await?;
             return Ok((0..).zip(intervals).map(|(id, interval)| unclaimed(id, interval)).collect());
         };
-        let known = control.ranges(&plan.identity.id).await.map_err(&failed)?;
+        self.patiently("re-encrypt", || self.planned_ranges(plan)).await
+    }
+
+    async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
+        let mut control = self.store.control().await?;
+        let known = control.ranges(&plan.identity.id).await?;
         if !known.is_empty() {
             return Ok(known);
         }
-        let intervals = self.intervals(true).await?;
-        control.add_ranges(plan, &intervals).await.map_err(&failed)?;
-        control.ranges(&plan.identity.id).await.map_err(&failed)
+        let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
+        control.add_ranges(plan, &intervals).await?;
+        control.ranges(&plan.identity.id).await
     }
 
-    async fn ranges_of_new_relations(&self, control: &mut dyn Control) -> Result<Option<Vec<Range>>, RotationError> {
-        let failed = RotationError::store("re-encrypt");
+    /// Gives ranges to relations that have none yet. Returns what is left to be re-encrypted, if anything is.
+    async fn ranges_of_new_relations(&self) -> Result<Option<Vec<Range>>, RotationError> {
         let Some(plan) = &self.plan else { return Ok(None) };
-        let known = control.ranges(&plan.identity.id).await.map_err(&failed)?;
-        let relations = self.store.relations(&self.prepared.survey).await.map_err(&failed)?;
+        let mut left = self.patiently("re-encrypt", || self.ranges_of_all_relations(plan)).await?;
+        left.retain(|range| !range.done);
+        Ok((!left.is_empty()).then_some(left))
+    }
+
+    async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
+        let mut control = self.store.control().await?;
+        let known = control.ranges(&plan.identity.id).await?;
+        let relations = self.store.relations(&self.prepared.survey).await?;
         let fresh: Vec<Interval> = relations
             .into_iter()
             .filter(|relation| !known.iter().any(|range| range.interval.relation == relation.sql_name))
@@ -296,12 +334,10 @@ impl<'a> Run<'a> {
             })
             .collect();
         if fresh.is_empty() {
-            return Ok(None);
+            return Ok(known);
         }
-        control.add_ranges(plan, &fresh).await.map_err(&failed)?;
-        let mut all = control.ranges(&plan.identity.id).await.map_err(&failed)?;
-        all.retain(|range| !range.done && fresh.contains(&range.interval));
-        Ok(Some(all))
+        control.add_ranges(plan, &fresh).await?;
+        control.ranges(&plan.identity.id).await
     }
 
     async fn re_encrypt(&self, mut ranges: Vec<Range>) -> Result<Counters, RotationError> {
@@ -325,14 +361,10 @@ impl<'a> Run<'a> {
     }
 
     /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
-    async fn sweep_until_clean(
-        &self,
-        control: &mut Option<Box<dyn Control>>,
-        before: u32,
-    ) -> Result<(Counters, u32), RotationError> {
+    async fn sweep_until_clean(&self, before: u32) -> Result<(Counters, u32), RotationError> {
         let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
         while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
-            let (census, written) = self.sweep(control).await?;
+            let (census, written) = self.sweep().await?;
             counters += written;
             sweeps += 1;
             clean = if census.due == 0 { clean + 1 } else { 0 };
@@ -340,15 +372,15 @@ impl<'a> Run<'a> {
         Ok((counters, sweeps))
     }
 
-    async fn sweep(&self, control: &mut Option<Box<dyn Control>>) -> Result<(Census, Counters), RotationError> {
-        let failed = RotationError::store("sweep");
+    async fn sweep(&self) -> Result<(Census, Counters), RotationError> {
         let mut fences: Vec<(String, Fence)> = Vec::new();
-        if let (Some(control), Some(plan)) = (control, &self.plan) {
+        if let Some(plan) = &self.plan {
             // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
-            if let Some(more) = self.ranges_of_new_relations(&mut **control).await? {
+            if let Some(more) = self.ranges_of_new_relations().await? {
                 self.re_encrypt(more).await?;
             }
-            for range in control.ranges(&plan.identity.id).await.map_err(&failed)? {
+            let ranges = self.patiently("sweep", || self.planned_ranges(plan)).await?;
+            for range in ranges {
                 let fence = Fence {
                     plan: plan.identity.id.clone(),
                     range: range.id,
@@ -430,23 +462,26 @@ impl<'a> Run<'a> {
     }
 
     async fn intervals(&self, frozen: bool) -> Result<Vec<Interval>, RotationError> {
-        let rows = self.prepared.survey.rows_estimate;
-        let by_size = usize::try_from(rows / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
-        let pieces = by_size.clamp(self.writers.max(self.readers), RANGES_MAX);
-        self.store
-            .intervals(&self.prepared.survey, pieces, frozen)
+        let pieces = self.pieces();
+        self.patiently("preflight", || self.store.intervals(&self.prepared.survey, pieces, frozen))
             .await
-            .map_err(RotationError::store("preflight"))
     }
 
-    async fn set_status(&self, control: &mut Option<Box<dyn Control>>, status: PlanStatus) -> Result<(), RotationError> {
-        match (control, &self.plan) {
-            (Some(control), Some(plan)) => control
-                .set_status(plan, status)
-                .await
-                .map_err(RotationError::store("re-encrypt")),
-            _ => Ok(()),
+    /// How many intervals the table is divided into.
+    fn pieces(&self) -> usize {
+        let by_size = usize::try_from(self.prepared.survey.rows_estimate / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
+        by_size.clamp(self.writers.max(self.readers), RANGES_MAX)
+    }
+
+    async fn set_status(&self, status: PlanStatus) -> Result<(), RotationError> {
+        match &self.plan {
+            Some(plan) => self.patiently("re-encrypt", || self.store_status(plan, status)).await,
+            None => Ok(()),
         }
+    }
+
+    async fn store_status(&self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError> {
+        self.store.control().await?.set_status(plan, status).await
     }
 
     async fn crew<P, Y, L>(
@@ -461,7 +496,7 @@ impl<'a> Run<'a> {
         Y: Send + 'static,
         L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
     {
-        crew::run(self.store, &self.prepared.survey, self.stop, workers, step, pieces, labour).await
+        crew::run(&self.workshop.work, &self.prepared.survey, workers, step, pieces, labour).await
     }
 }
 

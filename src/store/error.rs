@@ -47,6 +47,9 @@ pub enum StoreError {
     /// The server is read-only: a replica, or a failover happened.
     #[error("the database is read-only ({0})")]
     ReadOnly(String),
+    /// A table is not there any more: dropped, or a partition that was detached and dropped.
+    #[error("a table is not there any more ({0})")]
+    Vanished(String),
     /// The table, a column or a permission is missing or changed, or the data cannot be what was asked.
     #[error("{0}")]
     Refused(String),

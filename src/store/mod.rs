@@ -53,8 +53,29 @@ pub trait Store: Send + Sync {
     /// The control tables.
     async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
 
+    /// Samples every column of the database that could hold sealed values: at most `rows` values of at most `value_bytes_max` bytes
+    /// each. Reads only.
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError>;
+
+    /// Makes everything that was committed durable, where a store lets commits reach the disk later. Called before a rotation says that
+    /// it is finished.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// How many workers are useful by default, and at most.
     fn workers(&self) -> WorkerLimits;
+}
+
+/// Some values of a column.
+#[derive(Debug, Clone)]
+pub struct ColumnSample {
+    /// The table, qualified where the database has schemas.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// Values that are not NULL, as stored.
+    pub values: Vec<Vec<u8>>,
 }
 
 /// The lock of one operator. Dropping it frees it.
@@ -229,7 +250,7 @@ pub trait Control: Send {
     /// too), so that no earlier holder can write. Returns the plan as it is now.
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError>;
 
-    /// Adds the ranges of a new plan. All or none.
+    /// Adds ranges to a plan, numbered after those that it has. All or none.
     async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError>;
 
     /// The ranges of a plan, in order.

@@ -38,7 +38,8 @@ impl Keyring {
             .map_err(|fault| KeyringError::new(path, fault))
     }
 
-    fn empty() -> Self {
+    /// A keyring without a file: what a new file begins with, and what tests and rehearsals fill.
+    pub fn empty() -> Self {
         Self {
             generation: 0,
             recipients: Vec::new(),

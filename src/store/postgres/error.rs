@@ -39,7 +39,8 @@ fn by_sqlstate(code: &str, message: String) -> StoreError {
         "25006" => StoreError::ReadOnly(message),
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => StoreError::Disconnected(message),
         "42501" => StoreError::Refused(format!("permission denied by the database: {message}")),
-        "42P01" | "42703" | "42704" | "3F000" => {
+        "42P01" => StoreError::Vanished(message),
+        "42703" | "42704" | "3F000" => {
             StoreError::Refused(format!("the table changed while it was being worked on: {message}"))
         }
         "53100" | "53200" | "58030" | "53400" => StoreError::Storage { code: owned, message },

@@ -6,6 +6,7 @@ mod control;
 mod error;
 mod intervals;
 mod lock;
+mod scan;
 mod session;
 mod statements;
 mod survey;
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use self::connect::Server;
 use super::control::Interval;
 use super::survey::{Observation, Relation, Survey, Target};
-use super::{Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A PostgreSQL database.
 pub struct PostgresStore {
@@ -82,6 +83,11 @@ impl Store for PostgresStore {
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         let connection = self.server.connect(&self.role).await?;
         Ok(Box::new(control::PostgresControl::new(connection)))
+    }
+
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
+        let mut connection = self.server.connect(&self.role).await?;
+        scan::samples(&mut connection, rows, value_bytes_max).await
     }
 
     fn workers(&self) -> WorkerLimits {

@@ -147,6 +147,9 @@ impl PostgresSession {
     fn swap_arguments(&self, batch: &SetBatch<'_>, witness: Witness) -> Result<PgArguments, StoreError> {
         let (page, swaps, survey) = (batch.page, batch.swaps, &*self.survey);
         let mut arguments = PgArguments::default();
+        let old_bytes = if witness == Witness::OldValue { page.byte_len() } else { 0 };
+        let fixed_bytes = swaps.len() * (survey.key.len() + 2 + 2 * survey.values.len()) * ELEMENT_BYTES;
+        arguments.reserve(FENCE_PARAMETERS + 16, swaps.byte_len() + old_bytes + fixed_bytes);
         if let Some(fence) = batch.fence {
             let tally = swaps.tally;
             add(&mut arguments, fence.plan.as_str())?;
@@ -382,5 +385,7 @@ where
     })
 }
 
+/// Length and bytes of an array element of fixed size; a guess that only saves growing the buffer.
+const ELEMENT_BYTES: usize = 12;
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

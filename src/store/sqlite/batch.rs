@@ -237,7 +237,7 @@ fn record(
         let column = to_i64(entry.column as u64);
         let key = entry.key.as_bytes();
         connection
-            .prepare_cached(super::control::QUARANTINE)
+            .prepare_cached(super::control_sql::QUARANTINE)
             .and_then(|mut statement| statement.execute((&fence.plan, &job.relation, key, column, &entry.reason)))
             .map_err(from_sqlite)?;
     }

@@ -111,12 +111,40 @@ impl Table {
             key: None,
         };
         table.key = table.choose_key()?;
+        if matches!(&table.key, Some(key) if key.access == (Access::Rowid { declared: false }))
+            && table.primary_key_is_complete(connection)?
+        {
+            for column in table.columns.iter_mut().filter(|column| column.primary_key > 0) {
+                column.nullable = false;
+            }
+            table.key = table.choose_key()?;
+        }
         Ok(Some(table))
     }
 
     /// The column with this name.
     pub(super) fn column(&self, typed: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(typed))
+    }
+
+    /// Whether there is a primary key in which no row has a NULL. SQLite allows NULL in primary keys where NOT NULL is not said,
+    /// which hardly anybody knows and hardly any table has. A row that comes later with one is found by the verification, and listed.
+    fn primary_key_is_complete(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let parts: Vec<String> = self
+            .columns
+            .iter()
+            .filter(|column| column.primary_key > 0)
+            .map(|column| format!("{} IS NULL", column.sql_name))
+            .collect();
+        if parts.is_empty() || self.kind != "table" {
+            return Ok(false);
+        }
+        let sql = format!(
+            "SELECT NOT EXISTS (SELECT 1 FROM {} WHERE {})",
+            self.sql_name,
+            parts.join(" OR ")
+        );
+        connection.query_row(&sql, [], |row| row.get(0)).map_err(from_sqlite)
     }
 
     /// The best key: INTEGER PRIMARY KEY; the primary key; a unique index; the bare rowid. Only keys that no row can lack, whose
@@ -330,24 +358,31 @@ mod tests {
         Table::find(&connection, "T").unwrap().unwrap()
     }
 
-    fn key(ddl: &str) -> Option<(Vec<String>, bool)> {
+    /// Names of the key columns, and whether the key is the rowid.
+    type Found = Option<(Vec<String>, bool)>;
+
+    fn key(ddl: &str) -> Found {
         table(ddl).key.map(|key| {
             let names = key.parts.iter().map(|part| part.column.name.clone()).collect();
             (names, matches!(key.access, Access::Rowid { .. }))
         })
     }
 
-    fn named(names: &[&str], rowid: bool) -> Option<(Vec<String>, bool)> {
+    fn named(names: &[&str], rowid: bool) -> Found {
         Some((names.iter().map(|name| (*name).to_owned()).collect(), rowid))
     }
 
     #[test]
     fn the_key_is_what_identifies_every_row() {
-        let cases: [(&str, Option<(Vec<String>, bool)>); 14] = [
+        let cases: [(&str, Found); 15] = [
             ("CREATE TABLE t(Id INTEGER PRIMARY KEY, c)", named(&["Id"], true)),
-            ("CREATE TABLE t(id INT PRIMARY KEY, c)", named(&["rowid"], true)),
+            ("CREATE TABLE t(id INT PRIMARY KEY, c)", named(&["id"], false)),
+            (
+                "CREATE TABLE t(id INT PRIMARY KEY, c); INSERT INTO t VALUES (NULL, 1)",
+                named(&["rowid"], true),
+            ),
             ("CREATE TABLE t(id INT NOT NULL PRIMARY KEY, c)", named(&["id"], false)),
-            ("CREATE TABLE t(id INTEGER PRIMARY KEY DESC, c)", named(&["rowid"], true)),
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY DESC, c)", named(&["id"], false)),
             (
                 "CREATE TABLE t(a TEXT, b, c, PRIMARY KEY(b, a)) WITHOUT ROWID",
                 named(&["b", "a"], false),

@@ -1,13 +1,15 @@
 //! SQLite: one file, one writer. New values are computed inside its own UPDATE, where no other writer can come between.
 //!
-//! Calls block, so that all of them run on the blocking pool. The file is never created; journal mode and durability stay as the
-//! application chose them.
+//! Calls block, so that all of them run on the blocking pool. The file is never created; its journal mode stays as the application
+//! chose it.
 
 mod batch;
 mod catalogue;
 mod cell;
 mod connect;
 mod control;
+mod control_sql;
+mod ddl;
 mod error;
 mod filter;
 mod interval;
@@ -15,7 +17,9 @@ mod lex;
 mod lock;
 mod queue;
 mod rewrite;
+mod scan;
 mod session;
+mod size;
 mod statement;
 mod survey;
 
@@ -28,7 +32,7 @@ use self::connect::{DatabaseFile, blocking};
 use self::statement::Dataset;
 use super::control::Interval;
 use super::survey::{Relation, Survey, Target};
-use super::{Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A database file.
 pub struct SqliteStore {
@@ -96,6 +100,16 @@ impl Store for SqliteStore {
 
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         Ok(Box::new(control::SqliteControl::open(self.file.clone()).await?))
+    }
+
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
+        let file = self.file.clone();
+        blocking(move || scan::samples(&file, rows, value_bytes_max)).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        let file = self.file.clone();
+        blocking(move || file.settle()).await
     }
 
     fn workers(&self) -> WorkerLimits {

@@ -67,6 +67,7 @@ impl SqliteSession {
 async fn connect(file: DatabaseFile, survey: Survey) -> Result<(Connection, Arc<Dataset>, SharedBatch), StoreError> {
     blocking(move || {
         let connection = file.open()?;
+        file.sync_less(&connection)?;
         let dataset = Dataset::find(&connection, &survey)?;
         let batch = SharedBatch::attach(&connection, dataset.shape)?;
         Ok((connection, Arc::new(dataset), batch))
@@ -148,7 +149,9 @@ impl InPlaceWriter for SqliteSession {
         advance: bool,
     ) -> (Box<dyn Rewriter>, Swaps, Result<InPlaceBatch, StoreError>) {
         let nothing = Swaps::new(self.dataset.shape.values);
-        if let Err(error) = self.check_relation(interval) {
+        // A cancelled batch may still be running, with its own rewriter.
+        let ready = self.handle.check().and_then(|()| self.check_relation(interval));
+        if let Err(error) = ready {
             return (rewriter, nothing, Err(error));
         }
         let job = Job {

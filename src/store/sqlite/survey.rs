@@ -5,9 +5,11 @@ use rustix::fs::{Access as FileAccess, access};
 
 use super::catalogue::{Access, Table, TableColumn};
 use super::connect::DatabaseFile;
+use super::ddl::{checks, fires_on_update};
 use super::error::from_sqlite;
 use super::filter;
 use super::lex::{Token, tokens};
+use super::size::Size;
 use crate::store::StoreError;
 use crate::store::ident::{display_ident, quote_ident};
 use crate::store::survey::{Column, Observation, Relation, Survey, Target};
@@ -235,26 +237,6 @@ fn foreign_keys(connection: &Connection, table: &Table, column: &str) -> Result<
         .map_err(from_sqlite)
 }
 
-/// The insides of CHECK (…) in a CREATE TABLE.
-fn checks(sql: &[Token]) -> impl Iterator<Item = &[Token]> {
-    sql.iter()
-        .enumerate()
-        .filter(|(at, token)| token.is("check") && sql.get(at + 1) == Some(&Token::Open))
-        .map(|(at, _)| {
-            let inside = &sql[at + 2..];
-            let mut depth = 1_usize;
-            let end = inside.iter().position(|token| {
-                match token {
-                    Token::Open => depth += 1,
-                    Token::Close => depth -= 1,
-                    _ => {}
-                }
-                depth == 0
-            });
-            &inside[..end.unwrap_or(inside.len())]
-        })
-}
-
 fn observe_triggers(
     connection: &Connection,
     table: &Table,
@@ -276,31 +258,6 @@ fn observe_triggers(
         }
     }
     Ok(())
-}
-
-/// Whether `CREATE TRIGGER name … {DELETE | INSERT | UPDATE [OF columns]} ON …` fires when one of the columns is assigned.
-fn fires_on_update(trigger: &[Token], columns: &[&str]) -> bool {
-    let body: Vec<&Token> = trigger.iter().filter(|token| **token != Token::Comment).collect();
-    // The name may be any word; the event is the last of these before the first ON that follows it, and ON is no bare name.
-    let Some(on) = body.iter().position(|token| token.is("on")) else {
-        return true;
-    };
-    let head = &body[..on];
-    let Some(event) = head
-        .iter()
-        .rposition(|token| token.is("update") || token.is("insert") || token.is("delete"))
-    else {
-        return true;
-    };
-    if let Some(of) = head.iter().rposition(|token| token.is("of"))
-        && of > 0
-        && head[of - 1].is("update")
-    {
-        return head[of..]
-            .iter()
-            .any(|token| columns.iter().any(|column| token.names(column)));
-    }
-    head[event].is("update")
 }
 
 /// Whether this connection can prepare an UPDATE of the columns at all: the schema may need functions, collations or modules that
@@ -331,120 +288,4 @@ fn schema_sql(connection: &Connection, kind: &str, name: &str) -> Result<Vec<Tok
         .map_err(from_sqlite)?
         .flatten();
     Ok(sql.and_then(|sql| tokens(&sql).ok()).unwrap_or_default())
-}
-
-#[derive(Default)]
-struct Size {
-    rows: u64,
-    bytes: u64,
-}
-
-impl Size {
-    /// Exact where looking is cheap; otherwise from ANALYZE, or from the span of the rowid.
-    fn estimate(connection: &Connection, table: &Table) -> Result<Self, StoreError> {
-        let number = |sql: &str| -> Result<u64, StoreError> {
-            let number: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(from_sqlite)?;
-            Ok(number.unsigned_abs())
-        };
-        let pages = number("PRAGMA page_count")?;
-        let file_bytes = pages * number("PRAGMA page_size")?;
-        if pages <= PAGES_CHEAP {
-            let bytes: Option<i64> = connection
-                .query_row(
-                    "SELECT sum(pgsize) FROM dbstat WHERE aggregate AND name IN \
-                     (SELECT name FROM sqlite_schema WHERE tbl_name = ?1 AND type IN ('table', 'index'))",
-                    [&table.name],
-                    |row| row.get(0),
-                )
-                .map_err(from_sqlite)?;
-            return Ok(Self {
-                rows: number(&format!("SELECT count(*) FROM {}", table.sql_name))?,
-                bytes: bytes.map_or(file_bytes, i64::unsigned_abs),
-            });
-        }
-        let rows_max = file_bytes / ROW_BYTES_MIN;
-        let rows = match analyzed_rows(connection, &table.name)? {
-            Some(rows) => rows,
-            None if table.without_rowid => rows_max,
-            None => span_of_rowid(connection, table)?,
-        };
-        Ok(Self {
-            rows: rows.min(rows_max),
-            bytes: file_bytes,
-        })
-    }
-}
-
-fn analyzed_rows(connection: &Connection, table: &str) -> Result<Option<u64>, StoreError> {
-    let analyzed: bool = connection
-        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'", [], |row| {
-            row.get(0)
-        })
-        .map_err(from_sqlite)?;
-    if !analyzed {
-        return Ok(None);
-    }
-    let stat: Option<String> = connection
-        .query_row("SELECT max(stat) FROM sqlite_stat1 WHERE tbl = ?1", [table], |row| row.get(0))
-        .map_err(from_sqlite)?;
-    Ok(stat.and_then(|stat| stat.split(' ').next()?.parse().ok()))
-}
-
-fn span_of_rowid(connection: &Connection, table: &Table) -> Result<u64, StoreError> {
-    let Some(name) = ["rowid", "_rowid_", "oid"]
-        .into_iter()
-        .find(|name| table.column(name).is_none())
-    else {
-        return Ok(u64::MAX);
-    };
-    // Two statements: SQLite seeks for a lone min or max, and scans for both.
-    let end = |function: &str| -> Result<Option<i64>, StoreError> {
-        let sql = format!("SELECT {function}({name}) FROM {}", table.sql_name);
-        connection.query_row(&sql, [], |row| row.get(0)).map_err(from_sqlite)
-    };
-    let (low, high) = (end("min")?, end("max")?);
-    Ok(low.zip(high).map_or(0, |(low, high)| high.abs_diff(low).saturating_add(1)))
-}
-
-/// 200 MB at the usual page size: counting takes well under a second.
-const PAGES_CHEAP: u64 = 50_000;
-/// A row holds at least an authenticated ciphertext.
-const ROW_BYTES_MIN: u64 = 32;
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn triggers_are_told_apart_by_event_and_columns() {
-        let fires = |sql: &str| fires_on_update(&tokens(sql).unwrap(), &["note"]);
-        assert!(fires("CREATE TRIGGER a AFTER UPDATE ON t BEGIN SELECT 1; END"));
-        assert!(fires("CREATE TRIGGER \"insert\" UPDATE ON t BEGIN SELECT 1; END"));
-        assert!(fires(
-            "CREATE TRIGGER a BEFORE UPDATE OF x, \"Note\" ON t BEGIN SELECT 1; END"
-        ));
-        assert!(fires(
-            "CREATE TRIGGER IF NOT EXISTS main.delete_log /* on */ AFTER UPDATE ON t BEGIN SELECT 1; END"
-        ));
-        assert!(!fires(
-            "CREATE TRIGGER a AFTER UPDATE OF other ON t BEGIN UPDATE t SET note = 1; END"
-        ));
-        assert!(!fires(
-            "CREATE TRIGGER \"update\" AFTER INSERT ON t BEGIN UPDATE t SET note = 1; END"
-        ));
-        assert!(!fires("CREATE TRIGGER a DELETE ON t BEGIN SELECT 1; END"));
-    }
-
-    #[test]
-    fn check_constraints_are_found_by_column() {
-        let sql = tokens("CREATE TABLE t(a CHECK (length(a) < 9), note TEXT, CHECK ((a) > 'note'))").unwrap();
-        let naming = |column: &str| {
-            checks(&sql)
-                .filter(|check| check.iter().any(|token| token.names(column)))
-                .count()
-        };
-        assert_eq!(naming("a"), 2);
-        assert_eq!(naming("note"), 0);
-    }
 }

@@ -98,7 +98,7 @@ pub async fn a_stale_epoch_writes_nothing(fixture: &dyn Fixture) {
     let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
     let (mut control, _) = claimed(&*store, &survey).await;
     let range = control.ranges("plan").await.unwrap().remove(0);
-    let stale = [
+    let mut stale = [
         Fence {
             epoch: range.epoch - 1,
             ..fence(&range)
@@ -116,13 +116,26 @@ pub async fn a_stale_epoch_writes_nothing(fixture: &dyn Fixture) {
             ..fence(&range)
         },
     ];
-    for stale in stale {
+    for stale in &stale {
         for advance in [true, false] {
-            let error = batch(&mut *session, &range.interval, None, rows(100), Some(&stale), advance)
+            let error = batch(&mut *session, &range.interval, None, rows(100), Some(stale), advance)
                 .await
                 .unwrap_err();
             assert!(matches!(error, StoreError::Superseded), "{stale:?}: {error:?}");
         }
+    }
+    // Even where there is nothing to write but an entry in quarantine; and when only the plan was taken over.
+    fixture.execute("DELETE FROM t WHERE id > 1").await;
+    for _ in ["a stale epoch", "a stale plan"] {
+        let error = batch(&mut *session, &range.interval, None, rows(100), Some(&stale[0]), false)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Superseded), "{error:?}");
+        let plans = fixture.control_table("plan");
+        fixture
+            .execute(&format!("UPDATE {plans} SET generation = generation + 1"))
+            .await;
+        stale[0].epoch = range.epoch;
     }
     assert_eq!(count_new(fixture).await, "0");
     let now = control.range("plan", range.id).await.unwrap().unwrap();

@@ -118,6 +118,8 @@ pub async fn a_condition_restricts_rows(fixture: &dyn Fixture) {
         ))
         .await;
     fixture.execute("CREATE INDEX by_tenant ON t (tenant)").await;
+    fixture.execute(&format!("CREATE TABLE chosen (tenant {int})")).await;
+    fixture.execute("INSERT INTO chosen VALUES (3)").await;
     for id in 1..=50 {
         fixture
             .execute(&format!("INSERT INTO t VALUES ({id}, {}, {id}, 'o:{id}')", id % 5))
@@ -125,7 +127,11 @@ pub async fn a_condition_restricts_rows(fixture: &dyn Fixture) {
     }
     let store = fixture.store();
     let filtered = Target {
-        filter: Some("t.tenant = 3 OR id IN (SELECT min(id) FROM t WHERE c <> ')')".to_owned()),
+        filter: Some(
+            // Correlated, so that a database may put it off as expensive.
+            "EXISTS (SELECT 1 FROM chosen WHERE chosen.tenant = t.tenant) OR id IN (SELECT min(id) FROM t AS u WHERE u.c <> ')')"
+                .to_owned(),
+        ),
         ..target("t", &["c"], &["n"])
     };
     let (survey, mut session) = session(&*store, &filtered).await;

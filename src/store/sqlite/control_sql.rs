@@ -1,0 +1,90 @@
+//! The control tables, and the statements that change them.
+
+/// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
+pub(super) const TABLES: &str = "
+CREATE TABLE reseal_meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_plan (
+    id TEXT NOT NULL PRIMARY KEY,
+    table_name TEXT NOT NULL,
+    column_names TEXT NOT NULL,
+    from_keys TEXT NOT NULL,
+    to_key TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_range (
+    plan TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    relation TEXT NOT NULL,
+    after_key BLOB,
+    upto_key BLOB,
+    cursor_key BLOB,
+    epoch INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    rows_scanned INTEGER NOT NULL DEFAULT 0,
+    values_reencrypted INTEGER NOT NULL DEFAULT 0,
+    rows_reencrypted INTEGER NOT NULL DEFAULT 0,
+    values_already_current INTEGER NOT NULL DEFAULT 0,
+    values_null INTEGER NOT NULL DEFAULT 0,
+    lost_races INTEGER NOT NULL DEFAULT 0,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (plan, id)
+) WITHOUT ROWID;
+CREATE TABLE reseal_quarantine (
+    plan TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    row_key BLOB NOT NULL,
+    column_index INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (plan, relation, row_key, column_index)
+) WITHOUT ROWID;
+";
+
+pub(super) const PLAN_COLUMNS: &str =
+    "id, table_name, column_names, from_keys, to_key, generation, status, owner, created_at, updated_at";
+
+pub(super) const RANGE_COLUMNS: &str = "id, relation, after_key, upto_key, cursor_key, epoch, done, rows_scanned, values_reencrypted, \
+    rows_reencrypted, values_already_current, values_null, lost_races";
+
+pub(super) const CLAIM_PLAN: &str = "
+INSERT INTO reseal_plan (id, table_name, column_names, from_keys, to_key, owner, status, generation, created_at, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (id) DO UPDATE SET generation = generation + 1, owner = excluded.owner, updated_at = excluded.updated_at";
+
+/// Finished ranges too: sweeps write under their fence.
+pub(super) const CLAIM_RANGES: &str =
+    "UPDATE reseal_range SET epoch = (SELECT generation FROM reseal_plan WHERE id = ?1) WHERE plan = ?1";
+
+pub(super) const ADD_RANGE: &str = "
+INSERT INTO reseal_range (plan, id, relation, after_key, upto_key, epoch, updated_at)
+SELECT ?1, coalesce(max(id) + 1, 0), ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM reseal_range WHERE plan = ?1";
+
+pub(super) const SET_STATUS: &str =
+    "UPDATE reseal_plan SET status = ?2, updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1";
+
+pub(super) const ADVANCE: &str = "
+UPDATE reseal_range SET
+    cursor_key = coalesce(?4, cursor_key),
+    done = max(done, ?5),
+    rows_scanned = rows_scanned + ?6,
+    values_reencrypted = values_reencrypted + ?7,
+    rows_reencrypted = rows_reencrypted + ?8,
+    values_already_current = values_already_current + ?9,
+    values_null = values_null + ?10,
+    lost_races = lost_races + ?11,
+    updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+WHERE plan = ?1 AND id = ?2 AND epoch = ?3";
+
+/// Once for each value, however often it is found; an entry that says the same already is not written.
+pub(super) const QUARANTINE: &str = "
+INSERT INTO reseal_quarantine (plan, relation, row_key, column_index, reason, found_at)
+VALUES (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (plan, relation, row_key, column_index)
+DO UPDATE SET reason = excluded.reason, found_at = excluded.found_at WHERE reason IS NOT excluded.reason";
