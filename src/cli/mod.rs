@@ -26,7 +26,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::SecretReader;
 
@@ -118,9 +118,10 @@ pub fn main() -> ExitCode {
 
 /// Runs one command line, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, context: &mut Context<'_>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return answer(error, context),
+        Err(error) => return answer(error, &arguments, context),
     };
     context.output.use_json(cli.json);
     let schema = cli.command.schema();
@@ -136,7 +137,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, context: &mut Context<
 }
 
 /// Help and version are answers; everything else that clap stops at is a usage error.
-fn answer(mut error: clap::Error, context: &mut Context<'_>) -> Exit {
+fn answer(mut error: clap::Error, arguments: &[OsString], context: &mut Context<'_>) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let printed = context.output.print_rendered(&error.render().to_string());
@@ -144,10 +145,23 @@ fn answer(mut error: clap::Error, context: &mut Context<'_>) -> Exit {
         }
         _ => {
             hide_values(&mut error);
-            context.output.say_rendered(&error.render().to_string());
+            let rendered = error.render().to_string();
+            context.output.say_rendered(&rendered);
+            // A script that asked for a document gets one, also for a command line that could not be read.
+            context.output.use_json(arguments.iter().any(|argument| argument == "--json"));
+            let failed = rendered.lines().next().unwrap_or_default();
+            let failure = CliError::usage(failed.trim_start_matches("error: ")).next("reseal --help");
+            let _ = context.output.document(&schema_of(arguments), &failure.failure());
             Exit::Usage
         }
     }
+}
+
+/// The schema of the command that was meant.
+fn schema_of(arguments: &[OsString]) -> String {
+    let known = |argument: &&OsString| Cli::command().find_subcommand(argument).is_some();
+    let named = arguments.iter().skip(1).find(known).and_then(|argument| argument.to_str());
+    format!("reseal.{}/1", named.unwrap_or("usage"))
 }
 
 /// clap repeats what it did not understand; that may be a secret in the wrong place. Short lowercase words, which a suggestion

@@ -14,6 +14,7 @@ mod postgres;
 mod programs;
 pub mod proxy;
 pub mod rotation;
+mod salamander;
 mod services;
 pub mod storm;
 
@@ -21,6 +22,7 @@ pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};
 pub use programs::{python, reseal, reseal_process, tempdir};
+pub use salamander::salamander;
 
 /// Says that this test did not run, and why. Where nothing may be skipped, fails instead.
 pub fn skip(why: &str) {
