@@ -9,8 +9,8 @@ use reseal::store::page::{Page, Shape, Swaps};
 use reseal::store::survey::{Relation, Survey, Target};
 use reseal::store::value::Key;
 use reseal::store::{
-    Control, InPlaceBatch, InPlaceWriter, OperatorLock, PageEnd, PageLimits, Rewriter, Session, SetBatch, SetWriter, Store,
-    StoreError, Witness, WorkerLimits, Writer, Written,
+    ColumnSample, Control, InPlaceBatch, InPlaceWriter, OperatorLock, PageEnd, PageLimits, Rewriter, Session, SetBatch,
+    SetWriter, Store, StoreError, Witness, WorkerLimits, Writer, Written,
 };
 
 /// When a commit fails.
@@ -124,6 +124,14 @@ impl Store for Faulty {
 
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         self.inner.control().await
+    }
+
+    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
+        self.inner.column_samples(rows, value_bytes_max).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.inner.settle().await
     }
 
     fn workers(&self) -> WorkerLimits {
