@@ -320,24 +320,26 @@ impl<'a> Run<'a> {
         Ok((!left.is_empty()).then_some(left))
     }
 
+    /// The ranges of the relations that hold rows now: those of a partition that is gone are never done, and never will be.
     async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
         let mut control = self.store.control().await?;
-        let known = control.ranges(&plan.identity.id).await?;
+        let mut known = control.ranges(&plan.identity.id).await?;
         let relations = self.store.relations(&self.prepared.survey).await?;
         let fresh: Vec<Interval> = relations
-            .into_iter()
+            .iter()
             .filter(|relation| !known.iter().any(|range| range.interval.relation == relation.sql_name))
             .map(|relation| Interval {
-                relation: relation.sql_name,
+                relation: relation.sql_name.clone(),
                 after: None,
                 upto: None,
             })
             .collect();
-        if fresh.is_empty() {
-            return Ok(known);
+        if !fresh.is_empty() {
+            control.add_ranges(plan, &fresh).await?;
+            known = control.ranges(&plan.identity.id).await?;
         }
-        control.add_ranges(plan, &fresh).await?;
-        control.ranges(&plan.identity.id).await
+        known.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
+        Ok(known)
     }
 
     async fn re_encrypt(&self, mut ranges: Vec<Range>) -> Result<Counters, RotationError> {
