@@ -113,7 +113,9 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> 
     let mut ctes = Vec::new();
     if fenced {
         ctes.push(
-            "fence AS MATERIALIZED (SELECT relation FROM reseal.range WHERE plan_id = $1 AND id = $2 AND epoch = $3 FOR UPDATE)".to_owned(),
+            "fence AS MATERIALIZED (SELECT r.relation FROM reseal.range r JOIN reseal.plan p ON p.id = r.plan_id
+               WHERE r.plan_id = $1 AND r.id = $2 AND r.epoch = $3 AND p.generation = $3 FOR UPDATE OF r)"
+                .to_owned(),
         );
     }
     let mut from = format!("{source} v");
@@ -147,7 +149,7 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> 
              values_already_current = values_already_current + $7, values_null = values_null + $8,
              rows_reencrypted = rows_reencrypted + total.n, values_reencrypted = values_reencrypted + total.written,
              lost_races = lost_races + $12 - total.n, updated_at = clock_timestamp()
-           FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 RETURNING 1)"
+           FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 AND EXISTS (SELECT 1 FROM fence) RETURNING 1)"
             .to_owned(),
     );
     format!(
