@@ -455,10 +455,11 @@ fn wake_too_late(home: &Home) {
     });
     let finished = scene.rotation(home).run(&["--take-over"]);
     scene.assert_complete(&finished);
-    let before = scene.live.snapshot().rows;
+    let before = (scene.live.snapshot().rows, scene.live.control());
     first.signal(Signal::CONT);
     let first = first.wait();
     assert_eq!(first.code, Some(6), "{}", first.text());
-    assert!(scene.live.snapshot().rows == before, "a stale run has written");
+    assert!(scene.live.snapshot().rows == before.0, "a stale run has written rows");
+    assert_eq!(scene.live.control(), before.1, "a stale run has moved a cursor");
     scene.assert_complete(&finished);
 }

@@ -5,8 +5,9 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use reseal::rotation::RotationReport;
 use reseal::store::Store;
 use rustix::process::Signal;
 use support::faulty::{Faulty, Order};
@@ -40,8 +41,8 @@ fn heavy_a_storm_of_writes_loses_nothing_on_sqlite() {
 
 #[test]
 fn heavy_a_storm_of_writes_loses_nothing_on_sqlite_with_a_rollback_journal() {
-    // Each commit of either side waits for the disk and for the other: fewer, larger batches.
-    storm(&Home::sqlite("delete"), &["--batch-rows", "300"]);
+    // Each commit of either side waits for the disk and for the other: batches as they come.
+    storm(&Home::sqlite("delete"), &[]);
 }
 
 fn storm(home: &Home, arguments: &[&str]) {
@@ -76,6 +77,82 @@ fn storm(home: &Home, arguments: &[&str]) {
     if let Some(totals) = last.totals {
         assert_eq!(totals.values_reencrypted + storm.spared(), values);
     }
+}
+
+/// A storm may pass a batch by. This one blows between reading and writing of every single batch.
+#[test]
+fn heavy_writes_between_reading_and_writing_are_kept_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    let report = write_between(&home);
+    assert!(report.counters.lost_races > 50, "{:?}", report.counters);
+}
+
+#[test]
+fn heavy_writes_between_batches_are_kept_on_sqlite() {
+    // Here nobody can come between reading and writing.
+    assert_eq!(write_between(&Home::sqlite("wal")).counters.lost_races, 0);
+}
+
+fn write_between(home: &Home) -> RotationReport {
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    let people = home.fill(400, &old);
+    let values: u64 = people.iter().map(|(_, person)| person.values()).sum();
+    let storm = Storm::start(home, people, (&old, &new), 0, 0);
+    let writer = Mutex::new(storm.writer(home));
+    let order: Order = Arc::new(move |_| {
+        // The writer has a runtime of its own, which may not be used on a thread of another.
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let mut writer = writer.lock().unwrap();
+                (0..60).for_each(|_| writer.write_something());
+            });
+            writing.join().unwrap();
+        });
+        None
+    });
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+    let report = Rotation::new(home, &old, &new).here(&store).unwrap();
+    assert!(report.verified, "{report:?}");
+    let (audit, snapshot) = storm.audit(&mut home.connect());
+    assert_eq!(audit.under_old, 0);
+    assert_eq!(snapshot.totals.unwrap().values_reencrypted + storm.spared(), values);
+    report
+}
+
+/// PostgreSQL gives the address of a dead row version to a new one, and be it of the same row.
+#[test]
+fn heavy_an_address_that_is_used_again_is_another_version() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    let people = home.fill(40, &old);
+    let (id, _) = people[7];
+    let storm = Storm::start(&home, people, (&old, &new), 0, 0);
+    let writer = Mutex::new((storm.writer(&home), home.connect()));
+    let order: Order = Arc::new(move |number| {
+        if number == 1 {
+            std::thread::scope(|scope| {
+                let writing = scope.spawn(|| {
+                    let (writer, live) = &mut *writer.lock().unwrap();
+                    let address = live.address(id);
+                    for _ in 0..50 {
+                        writer.change_email(id);
+                        live.execute("VACUUM people");
+                        if live.address(id) == address {
+                            return;
+                        }
+                    }
+                    panic!("the address was not used again");
+                });
+                writing.join().unwrap();
+            });
+        }
+        None
+    });
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+    let report = Rotation::new(&home, &old, &new).here(&store).unwrap();
+    assert!(report.verified);
+    assert_eq!(storm.audit(&mut home.connect()).0.under_old, 0);
+    assert_eq!(report.counters.lost_races, 1);
 }
 
 /// After a bulk load all rows have one xmin, and VACUUM FULL and CLUSTER keep it: address and version of a row are then those of

@@ -354,6 +354,37 @@ impl Live {
         changed == 1
     }
 
+    /// Where PostgreSQL keeps the newest version of a row.
+    pub fn address(&mut self, id: i64) -> String {
+        let Self::Postgres(runtime, connection) = self else {
+            panic!("only PostgreSQL tells")
+        };
+        let query = sqlx::query_scalar("SELECT ctid::text FROM people WHERE id = $1").bind(id);
+        runtime.block_on(query.fetch_one(connection)).unwrap()
+    }
+
+    /// What the control tables say about ranges and plans, field by field.
+    pub fn control(&mut self) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mut fields = Vec::new();
+                for table in ["reseal_plan", "reseal_range"] {
+                    let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+                    let width = statement.column_count();
+                    let mut rows = statement.query([]).unwrap();
+                    while let Some(row) = rows.next().unwrap() {
+                        fields.extend((0..width).map(|at| format!("{:?}", row.get_ref(at).unwrap())));
+                    }
+                }
+                fields
+            }
+            Self::Postgres(runtime, connection) => {
+                let query = "SELECT p::text FROM reseal.plan p UNION ALL (SELECT r::text FROM reseal.range r ORDER BY id)";
+                runtime.block_on(sqlx::query_scalar(query).fetch_all(connection)).unwrap()
+            }
+        }
+    }
+
     /// Some rows from this key on.
     pub fn some_from(&mut self, id: i64) -> Vec<Stored> {
         self.rows(
