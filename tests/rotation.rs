@@ -41,8 +41,8 @@ fn heavy_a_storm_of_writes_loses_nothing_on_sqlite() {
 
 #[test]
 fn heavy_a_storm_of_writes_loses_nothing_on_sqlite_with_a_rollback_journal() {
-    // Each commit of either side waits for the disk and for the other: batches as they come.
-    storm(&Home::sqlite("delete"), &[]);
+    // Each commit of either side waits for the disk and for the other: fewer, larger batches.
+    storm(&Home::sqlite("delete"), &["--batch-rows", "100", "--profile", "gentle"]);
 }
 
 fn storm(home: &Home, arguments: &[&str]) {
@@ -84,7 +84,7 @@ fn storm(home: &Home, arguments: &[&str]) {
 fn heavy_writes_between_reading_and_writing_are_kept_on_postgres() {
     let Some(home) = Home::postgres() else { return };
     let report = write_between(&home);
-    assert!(report.counters.lost_races > 50, "{:?}", report.counters);
+    assert!(report.counters.lost_races > 20, "{:?}", report.counters);
 }
 
 #[test]
@@ -126,6 +126,8 @@ fn heavy_an_address_that_is_used_again_is_another_version() {
     let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
     let people = home.fill(40, &old);
     let (id, _) = people[7];
+    // An indexed column: its change leaves nothing behind at the old address.
+    home.connect().execute("CREATE INDEX ON people (seen)");
     let storm = Storm::start(&home, people, (&old, &new), 0, 0);
     let writer = Mutex::new((storm.writer(&home), home.connect()));
     let order: Order = Arc::new(move |number| {
@@ -136,6 +138,7 @@ fn heavy_an_address_that_is_used_again_is_another_version() {
                     let address = live.address(id);
                     for _ in 0..50 {
                         writer.change_email(id);
+                        live.touch(id);
                         live.execute("VACUUM people");
                         if live.address(id) == address {
                             return;

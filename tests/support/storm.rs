@@ -318,15 +318,16 @@ impl Writer {
     }
 
     fn someone(&self, ledger: &Ledger) -> Option<i64> {
-        let last = *ledger.people.last_key_value()?.0;
-        let from = rand::rng().random_range(0..=last);
-        ledger.people.range(from..).next().map(|(id, _)| *id)
+        let count = ledger.people.len();
+        let at = (count > 0).then(|| rand::rng().random_range(0..count))?;
+        ledger.people.keys().nth(at).copied()
     }
 
     /// Before, between and behind the others, in this writer's share of the numbers.
     fn free_id(&self, ledger: &Ledger) -> i64 {
         loop {
-            let id = rand::rng().random_range(1..5_000 * GAP);
+            let last = ledger.people.last_key_value().map_or(0, |(id, _)| *id);
+            let id = rand::rng().random_range(1..last + 10 * GAP);
             let id = id - id % GAP + 1 + (id % (GAP / self.writers - 1)) * self.writers + self.number;
             // A multiple of the gap belongs to whoever has had it from the beginning.
             if id % GAP != 0 && !ledger.people.contains_key(&id) {
