@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -60,21 +60,15 @@ impl Storm {
         let reads = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
         for (number, ledger) in ledgers.iter().enumerate().take(writers) {
-            let mut writer = Writer {
-                live: home.connect(),
-                ledger: Arc::clone(ledger),
-                old: Arc::clone(old),
-                new: Arc::clone(new),
-                number: i64::try_from(number).unwrap(),
-                writers: i64::try_from(writers).unwrap(),
-                persons: 0,
-                versions: 0,
-            };
+            let share = (i64::try_from(number).unwrap(), i64::try_from(writers).unwrap());
+            let mut writer = Writer::new(home, Arc::clone(ledger), (old, new), share);
             let stop = Arc::clone(&stop);
             threads.push(std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
                     writer.write_something();
-                    std::thread::sleep(Duration::from_millis(1));
+                    // As long as it took: SQLite lets whoever is there first write, and nobody queues.
+                    std::thread::sleep(begun.elapsed().clamp(Duration::from_millis(1), Duration::from_millis(50)));
                 }
             }));
         }
@@ -107,6 +101,12 @@ impl Storm {
             old: Arc::clone(old),
             new: Arc::clone(new),
         }
+    }
+
+    /// A writer that writes when it is told to, for a storm without writers of its own.
+    pub fn writer(&self, home: &Home) -> Writer {
+        assert!(self.threads.is_empty(), "the rows belong to writers that are at work");
+        Writer::new(home, Arc::clone(&self.ledgers[0]), (&self.old, &self.new), (0, 1))
     }
 
     /// Writes and rows read so far.
@@ -192,7 +192,8 @@ impl Drop for Storm {
     }
 }
 
-struct Writer {
+/// One writer of the application, with its own rows.
+pub struct Writer {
     live: Live,
     ledger: Arc<Mutex<Ledger>>,
     old: Arc<FernetKey>,
@@ -204,8 +205,27 @@ struct Writer {
 }
 
 impl Writer {
+    /// `number` of `writers`.
+    fn new(
+        home: &Home,
+        ledger: Arc<Mutex<Ledger>>,
+        (old, new): (&Arc<FernetKey>, &Arc<FernetKey>),
+        (number, writers): (i64, i64),
+    ) -> Self {
+        Self {
+            live: home.connect(),
+            ledger,
+            old: Arc::clone(old),
+            new: Arc::clone(new),
+            number,
+            writers,
+            persons: 0,
+            versions: 0,
+        }
+    }
+
     /// One step of the application. The ledger is locked meanwhile: whoever locks it sees a database at rest.
-    fn write_something(&mut self) {
+    pub fn write_something(&mut self) {
         let ledger = Arc::clone(&self.ledger);
         let mut ledger = ledger.lock().unwrap();
         ledger.writes += 1;
@@ -253,6 +273,12 @@ impl Writer {
         ledger.people.insert(to, person);
     }
 
+    /// Changes the email of this row.
+    pub fn change_email(&mut self, id: i64) {
+        let ledger = Arc::clone(&self.ledger);
+        self.update(&mut ledger.lock().unwrap(), id, Column::Email);
+    }
+
     fn update(&mut self, ledger: &mut Ledger, id: i64, column: Column) {
         self.versions += 1;
         let person = ledger.people.get_mut(&id).unwrap();
@@ -292,15 +318,16 @@ impl Writer {
     }
 
     fn someone(&self, ledger: &Ledger) -> Option<i64> {
-        let last = *ledger.people.last_key_value()?.0;
-        let from = rand::rng().random_range(0..=last);
-        ledger.people.range(from..).next().map(|(id, _)| *id)
+        let count = ledger.people.len();
+        let at = (count > 0).then(|| rand::rng().random_range(0..count))?;
+        ledger.people.keys().nth(at).copied()
     }
 
     /// Before, between and behind the others, in this writer's share of the numbers.
     fn free_id(&self, ledger: &Ledger) -> i64 {
         loop {
-            let id = rand::rng().random_range(1..5_000 * GAP);
+            let last = ledger.people.last_key_value().map_or(0, |(id, _)| *id);
+            let id = rand::rng().random_range(1..last + 10 * GAP);
             let id = id - id % GAP + 1 + (id % (GAP / self.writers - 1)) * self.writers + self.number;
             // A multiple of the gap belongs to whoever has had it from the beginning.
             if id % GAP != 0 && !ledger.people.contains_key(&id) {
