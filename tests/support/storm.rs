@@ -229,18 +229,41 @@ impl Writer {
         let ledger = Arc::clone(&self.ledger);
         let mut ledger = ledger.lock().unwrap();
         ledger.writes += 1;
-        let mut rng = rand::rng();
-        let Some(id) = self.someone(&ledger) else {
-            return self.insert(&mut ledger);
-        };
-        match rng.random_range(0..100) {
-            0..12 => self.insert(&mut ledger),
-            12..22 if ledger.people.len() > 50 => self.delete(&mut ledger, id),
-            22..34 => self.move_row(&mut ledger, id),
-            34..54 => self.update(&mut ledger, id, Column::Email),
-            54..64 => self.update(&mut ledger, id, Column::Note),
-            64..76 => self.there_and_back(&mut ledger, id),
-            _ => self.touch_hot_row(&ledger),
+        match self.someone(&ledger) {
+            Some(id) => self.write_at(&mut ledger, id),
+            None => self.insert(&mut ledger),
+        }
+    }
+
+    /// Writes to some of the rows that a rotation will come to next.
+    pub fn write_ahead_of_the_rotation(&mut self) {
+        let ledger = Arc::clone(&self.ledger);
+        let mut ledger = ledger.lock().unwrap();
+        let rows = self.live.snapshot().rows;
+        let due: Vec<i64> = rows
+            .iter()
+            .filter(|row| self.old.open(&row.email).is_some())
+            .map(|row| row.id)
+            .take(20)
+            .collect();
+        for _ in 0..due.len().min(8) {
+            let id = due[rand::rng().random_range(0..due.len())];
+            if ledger.people.contains_key(&id) {
+                self.write_at(&mut ledger, id);
+            }
+        }
+    }
+
+    fn write_at(&mut self, ledger: &mut Ledger, id: i64) {
+        match rand::rng().random_range(0..100) {
+            0..12 => self.insert(ledger),
+            12..22 if ledger.people.len() > 50 => self.delete(ledger, id),
+            22..34 => self.move_row(ledger, id),
+            34..54 => self.update(ledger, id, Column::Email),
+            54..64 => self.update(ledger, id, Column::Note),
+            64..76 => self.there_and_back(ledger, id),
+            76..86 => assert!(self.live.touch(id), "row {id} was lost"),
+            _ => self.touch_hot_rows(ledger),
         }
     }
 
@@ -310,7 +333,7 @@ impl Writer {
     }
 
     /// Always the same few rows, and a column that is not encrypted: the row changes, its values do not.
-    fn touch_hot_row(&mut self, ledger: &Ledger) {
+    fn touch_hot_rows(&mut self, ledger: &Ledger) {
         let hot: Vec<i64> = ledger.people.keys().rev().take(5).copied().collect();
         for id in hot {
             assert!(self.live.touch(id), "row {id} was lost");
