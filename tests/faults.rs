@@ -10,13 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
-use reseal::format::by_name;
-use reseal::rotation::plan::prepare;
-use reseal::rotation::progress::{Progress, Stop};
-use reseal::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
-use reseal::rotation::{Job, Options, RotationError, RotationReport, rotate};
-use reseal::store::postgres::PostgresStore;
-use reseal::store::sqlite::SqliteStore;
+use reseal::rotation::RotationError;
 use reseal::store::{Store, StoreError};
 use rustix::process::Signal;
 use support::faulty::{Faulty, Order, What, When};
@@ -337,14 +331,14 @@ fn every_commit_fails(home: &Home) {
     let mut scene = Scene::new(home, 120);
     // One worker: each batch fails before, then succeeds with its reply lost, and the next one is the third.
     let faulty = Arc::new(Faulty::new(
-        store(home),
+        home.store(),
         Arc::new(|number| match number % 3 {
             1 => Some((When::Before, What::Lost)),
             2 => Some((When::After, What::Lost)),
             _ => None,
         }),
     ));
-    let report = rotate_here(&(Arc::clone(&faulty) as Arc<dyn Store>), &scene).unwrap();
+    let report = scene.rotation(home).here(&(Arc::clone(&faulty) as Arc<dyn Store>)).unwrap();
     assert!(faulty.failed(When::Before) >= 3 && faulty.failed(When::After) >= 3);
     assert!(report.verified);
     assert_eq!(report.counters.values_reencrypted, scene.values);
@@ -375,8 +369,8 @@ fn every_commit_ends_a_run(home: &Home) {
             0 => Arc::new(|number| (number == 1).then_some((When::After, What::Full))),
             _ => Arc::new(|number| (number == 2).then_some((When::Before, What::Full))),
         };
-        let faulty: Arc<dyn Store> = Arc::new(Faulty::new(store(home), order));
-        match rotate_here(&faulty, &scene) {
+        let faulty: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+        match scene.rotation(home).here(&faulty) {
             Ok(report) => break report,
             Err(RotationError::Store {
                 cause: StoreError::Storage { .. },
@@ -391,46 +385,6 @@ fn every_commit_ends_a_run(home: &Home) {
     assert_eq!(report.counters.rows_scanned, 120);
     assert_eq!(report.counters.values_already_current, 0);
     scene.assert_exact();
-}
-
-fn store(home: &Home) -> Arc<dyn Store> {
-    match home.url().strip_prefix("sqlite:") {
-        Some(path) => Arc::new(SqliteStore::open(path.as_ref()).unwrap()),
-        None => Arc::new(PostgresStore::new(home.url(), "reseal test").unwrap()),
-    }
-}
-
-/// A rotation in this process, in batches of 20 rows by one worker.
-fn rotate_here(store: &Arc<dyn Store>, scene: &Scene) -> Result<RotationReport, RotationError> {
-    let fernet = by_name("fernet").unwrap();
-    let columns = ["email", "note"].map(|name| ColumnSpec {
-        name: name.to_owned(),
-        from: fernet,
-        to: fernet,
-        associated_data: None,
-    });
-    let (from, to) = (scene.old.named("old"), scene.new.named("new"));
-    let job = Job {
-        table: "people".to_owned(),
-        filter: None,
-        recipe: Recipe::new(columns.into(), &[from], &to, PlaintextPolicy::Refuse, 0).unwrap(),
-        options: Options {
-            workers: Some(1),
-            batch_rows: Some(20),
-            ..Options::default()
-        },
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let prepared = prepare(&**store, job).await?;
-        let (progress, stop) = (Arc::new(Progress::default()), Arc::new(Stop::default()));
-        may_be_spawned(rotate(store, &prepared, &progress, &stop)).await
-    })
-}
-
-/// Applications rotate on a runtime's own threads.
-fn may_be_spawned<F: Future + Send>(future: F) -> F {
-    future
 }
 
 // Two operators
@@ -501,10 +455,11 @@ fn wake_too_late(home: &Home) {
     });
     let finished = scene.rotation(home).run(&["--take-over"]);
     scene.assert_complete(&finished);
-    let before = scene.live.snapshot().rows;
+    let before = (scene.live.snapshot().rows, scene.live.control());
     first.signal(Signal::CONT);
     let first = first.wait();
     assert_eq!(first.code, Some(6), "{}", first.text());
-    assert!(scene.live.snapshot().rows == before, "a stale run has written");
+    assert!(scene.live.snapshot().rows == before.0, "a stale run has written rows");
+    assert_eq!(scene.live.control(), before.1, "a stale run has moved a cursor");
     scene.assert_complete(&finished);
 }

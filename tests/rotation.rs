@@ -5,10 +5,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use reseal::rotation::RotationReport;
+use reseal::store::Store;
 use rustix::process::Signal;
-use support::people::{FernetKey, Home};
+use support::faulty::{Faulty, Order};
+use support::people::{FernetKey, Home, Live};
 use support::rotation::{Rotation, Running, SLOWLY, wait_until};
 use support::storm::Storm;
 
@@ -38,7 +41,8 @@ fn heavy_a_storm_of_writes_loses_nothing_on_sqlite() {
 
 #[test]
 fn heavy_a_storm_of_writes_loses_nothing_on_sqlite_with_a_rollback_journal() {
-    storm(&Home::sqlite("delete"), &["--batch-rows", "25", "--profile", "gentle"]);
+    // Each commit of either side waits for the disk and for the other: fewer, larger batches.
+    storm(&Home::sqlite("delete"), &["--batch-rows", "100", "--profile", "gentle"]);
 }
 
 fn storm(home: &Home, arguments: &[&str]) {
@@ -73,6 +77,161 @@ fn storm(home: &Home, arguments: &[&str]) {
     if let Some(totals) = last.totals {
         assert_eq!(totals.values_reencrypted + storm.spared(), values);
     }
+}
+
+/// A storm may pass a batch by. This one blows between reading and writing of every single batch.
+#[test]
+fn heavy_writes_between_reading_and_writing_are_kept_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    let report = write_between(&home);
+    assert!(report.counters.lost_races > 20, "{:?}", report.counters);
+}
+
+#[test]
+fn heavy_writes_between_batches_are_kept_on_sqlite() {
+    // Here nobody can come between reading and writing.
+    assert_eq!(write_between(&Home::sqlite("wal")).counters.lost_races, 0);
+}
+
+fn write_between(home: &Home) -> RotationReport {
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    let people = home.fill(400, &old);
+    let values: u64 = people.iter().map(|(_, person)| person.values()).sum();
+    let storm = Storm::start(home, people, (&old, &new), 0, 0);
+    let writer = Mutex::new(storm.writer(home));
+    let order: Order = Arc::new(move |_| {
+        // The writer has a runtime of its own, which may not be used on a thread of another.
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                writer.lock().unwrap().write_ahead_of_the_rotation();
+            });
+            writing.join().unwrap();
+        });
+        None
+    });
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+    let report = Rotation::new(home, &old, &new).here(&store).unwrap();
+    assert!(report.verified, "{report:?}");
+    let (audit, snapshot) = storm.audit(&mut home.connect());
+    assert_eq!(audit.under_old, 0);
+    assert_eq!(snapshot.totals.unwrap().values_reencrypted + storm.spared(), values);
+    report
+}
+
+/// PostgreSQL gives the address of a dead row version to a new one, and be it of the same row.
+#[test]
+fn heavy_an_address_that_is_used_again_is_another_version() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    // All on one page, with room for another version.
+    let people = home.fill(8, &old);
+    let (id, _) = people[3];
+    // An indexed column: its change leaves nothing behind at the old address.
+    home.connect().execute("CREATE INDEX ON people (seen)");
+    let storm = Storm::start(&home, people, (&old, &new), 0, 0);
+    let writer = Mutex::new((storm.writer(&home), home.connect()));
+    let order: Order = Arc::new(move |number| {
+        if number == 1 {
+            std::thread::scope(|scope| {
+                let writing = scope.spawn(|| {
+                    let (writer, live) = &mut *writer.lock().unwrap();
+                    let address = live.address(id);
+                    for _ in 0..50 {
+                        writer.change_email(id);
+                        if live.address(id) == address {
+                            return;
+                        }
+                        live.touch(id);
+                        live.execute("VACUUM people");
+                    }
+                    panic!("the address was not used again");
+                });
+                writing.join().unwrap();
+            });
+        }
+        None
+    });
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+    let report = Rotation::new(&home, &old, &new).here(&store).unwrap();
+    assert!(report.verified);
+    assert_eq!(storm.audit(&mut home.connect()).0.under_old, 0);
+    assert_eq!(report.counters.lost_races, 1);
+}
+
+/// After a bulk load all rows have one xmin, and VACUUM FULL and CLUSTER keep it: address and version of a row are then those of
+/// another one. Only its key tells.
+#[test]
+fn heavy_rows_that_change_places_between_reading_and_writing_keep_their_values() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    let mut people = home.fill(400, &old);
+    // Holes, so that the others move up.
+    let database = home.database().unwrap();
+    database.execute("CREATE INDEX backwards ON people ((-id)); DELETE FROM people WHERE id % 3000 = 0");
+    people.retain(|(id, _)| id % 3000 != 0);
+    let values: u64 = people.iter().map(|(_, person)| person.values()).sum();
+    let still = Storm::start(&home, people, (&old, &new), 0, 0);
+
+    let url = home.url().to_owned();
+    let order: Order = Arc::new(move |number| {
+        let moves = match number % 3 {
+            0 => "VACUUM FULL people",
+            1 => "CLUSTER people USING backwards",
+            _ => return None,
+        };
+        let url = url.clone();
+        // A connection with a runtime of its own cannot wait on a thread that has one.
+        std::thread::spawn(move || Live::open(&url).execute(moves)).join().unwrap();
+        None
+    });
+    let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+    let report = Rotation::new(&home, &old, &new).here(&store).unwrap();
+    assert!(report.verified);
+    assert!(report.counters.lost_races > 0, "no row has moved");
+    let (audit, _) = still.audit(&mut home.connect());
+    assert_eq!((audit.under_old, audit.under_new), (0, values));
+    assert_eq!(report.counters.values_reencrypted, values);
+}
+
+#[test]
+fn heavy_partitions_come_and_go_while_postgres_is_rotated() {
+    let Some(database) = support::postgres() else { return };
+    let home = Home::with(
+        database,
+        "CREATE TABLE people (id bigint NOT NULL PRIMARY KEY, email text NOT NULL, note text, seen bigint NOT NULL DEFAULT 0)
+           PARTITION BY RANGE (id);
+         CREATE TABLE first PARTITION OF people FOR VALUES FROM (0) TO (500500);
+         CREATE TABLE second PARTITION OF people FOR VALUES FROM (500500) TO (1000500);
+         CREATE TABLE third PARTITION OF people FOR VALUES FROM (1000500) TO (1500500)",
+    );
+    let database = home.database().unwrap();
+    let (old, new) = (Arc::new(FernetKey::generate()), Arc::new(FernetKey::generate()));
+    let people = home.fill(1_500, &old);
+    let values: u64 = people.iter().map(|(_, person)| person.values()).sum();
+    let still = Storm::start(&home, people, (&old, &new), 0, 0);
+    database.execute("ALTER TABLE people DETACH PARTITION third");
+
+    let rotation = Rotation::new(&home, &old, &new);
+    let running = rotation.start_and_get_going(SLOWLY);
+    database.execute("ALTER TABLE people DETACH PARTITION second");
+    database.execute("ALTER TABLE people ATTACH PARTITION third FOR VALUES FROM (1000500) TO (1500500)");
+    let finished = running.wait();
+    finished.assert_verified();
+    let under_old = |table: &str| {
+        let tokens = database.texts(&format!("SELECT email FROM {table}"));
+        tokens
+            .iter()
+            .filter(|token| old.open(token.as_deref().unwrap()).is_some())
+            .count()
+    };
+    assert_eq!((under_old("first"), under_old("third")), (0, 0));
+
+    // What has been away under the old key is found again.
+    database.execute("ALTER TABLE people ATTACH PARTITION second FOR VALUES FROM (500500) TO (1000500)");
+    let again = rotation.complete(&[]);
+    let (audit, _) = still.audit(&mut home.connect());
+    assert_eq!((audit.under_old, audit.under_new), (0, values));
+    assert_eq!(again.count("rows_scanned"), 1_500);
 }
 
 #[test]

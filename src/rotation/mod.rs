@@ -15,8 +15,10 @@ pub mod detect;
 pub mod error;
 mod isolate;
 mod judge;
+mod outcome;
 pub mod pace;
 mod passes;
+mod phases;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
@@ -29,9 +31,10 @@ mod run;
 use std::time::Duration;
 
 pub use error::RotationError;
+pub use outcome::{RotationReport, VerifyReport};
 pub use passes::AWAY_MAX_DEFAULT;
 pub use rewriter::OnUnreadable;
-pub use run::{RotationReport, VerifyReport, rotate, verify};
+pub use run::{rotate, verify};
 
 use pace::Profile;
 use recipe::Recipe;

@@ -114,24 +114,15 @@ impl RangeWork {
         }
     }
 
-    /// Forgives an error that only says that a partition was detached and dropped meanwhile: nothing is left to do in it.
+    /// Forgives an error that only says that a partition was detached or dropped meanwhile: nothing is left to do in it.
     pub async fn unless_gone(&self, relation: &str, outcome: Result<(), RotationError>) -> Result<(), RotationError> {
-        let Err(RotationError::Store {
-            cause: StoreError::Vanished(_),
-            ..
-        }) = &outcome
-        else {
-            return outcome;
-        };
-        let there = self
-            .store
-            .relations(&self.survey)
-            .await
-            .map_err(RotationError::store(self.step))?;
-        if !there.is_empty() && there.iter().all(|known| known.sql_name != relation) {
-            return Ok(());
+        match outcome {
+            Err(RotationError::Store { step, cause }) if !self.is_gone(relation, &cause).await => {
+                Err(RotationError::Store { step, cause })
+            }
+            Err(RotationError::Store { .. }) => Ok(()),
+            outcome => outcome,
         }
-        outcome
     }
 
     /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column
@@ -200,7 +191,7 @@ impl RangeWork {
     /// Whether an error means that this partition was detached or dropped: its rows are no longer rows of the table. The catalogue
     /// decides, and a table without any partition left is an error, never an empty one.
     pub async fn is_gone(&self, relation: &str, error: &StoreError) -> bool {
-        if !matches!(error, StoreError::Refused(_)) {
+        if !matches!(error, StoreError::Vanished(_)) {
             return false;
         }
         let now = self.store.relations(&self.survey).await.unwrap_or_default();

@@ -2,12 +2,16 @@
 //! and note may be NULL. One connection speaks for both databases, so that every test is written once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use reseal::format::{Carried, Cipher, by_name, seeded};
 use reseal::key::KeyMaterial;
 use reseal::rotation::recipe::NamedKey;
+use reseal::store::Store;
+use reseal::store::postgres::PostgresStore;
+use reseal::store::sqlite::SqliteStore;
 use rusqlite::OptionalExtension;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -45,7 +49,12 @@ impl Home {
 
     /// This database.
     pub fn on(database: Database) -> Self {
-        database.execute(TABLE);
+        Self::with(database, TABLE)
+    }
+
+    /// This database, with the table made by these statements.
+    pub fn with(database: Database, tables: &str) -> Self {
+        database.execute(tables);
         Self {
             url: database.url(),
             _folder: None,
@@ -68,21 +77,17 @@ impl Home {
         self.database.as_ref()
     }
 
+    /// The database as a rotation in this process wants it.
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self.url.strip_prefix("sqlite:") {
+            Some(path) => Arc::new(SqliteStore::open(path.as_ref()).unwrap()),
+            None => Arc::new(PostgresStore::new(&self.url, "reseal test").unwrap()),
+        }
+    }
+
     /// A connection of its own.
     pub fn connect(&self) -> Live {
-        match self.url.strip_prefix("sqlite:") {
-            Some(path) => {
-                let connection = rusqlite::Connection::open(path).unwrap();
-                connection.busy_timeout(PATIENCE).unwrap();
-                connection.pragma_update(None, "synchronous", "normal").unwrap();
-                Live::Sqlite(connection)
-            }
-            None => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let connection = runtime.block_on(PgConnection::connect(&self.url)).unwrap();
-                Live::Postgres(runtime, connection)
-            }
-        }
+        Live::open(&self.url)
     }
 
     /// Fills the table with people number 1 to `count` under `key`, far apart from each other, and returns what the plaintexts are.
@@ -247,6 +252,27 @@ pub enum Live {
 }
 
 impl Live {
+    /// Connects to the database of this URL.
+    pub fn open(url: &str) -> Self {
+        match url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let connection = rusqlite::Connection::open(path).unwrap();
+                connection.busy_timeout(PATIENCE).unwrap();
+                connection.pragma_update(None, "synchronous", "normal").unwrap();
+                Live::Sqlite(connection)
+            }
+            None => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let mut connection = runtime.block_on(PgConnection::connect(url)).unwrap();
+                // Nothing is proved by waiting for the disk after each of the application's writes.
+                runtime
+                    .block_on(sqlx::raw_sql("SET synchronous_commit = off").execute(&mut connection))
+                    .unwrap();
+                Live::Postgres(runtime, connection)
+            }
+        }
+    }
+
     /// Runs statements without parameters.
     pub fn execute(&mut self, sql: &str) {
         match self {
@@ -330,6 +356,37 @@ impl Live {
             }
         };
         changed == 1
+    }
+
+    /// Where PostgreSQL keeps the newest version of a row.
+    pub fn address(&mut self, id: i64) -> String {
+        let Self::Postgres(runtime, connection) = self else {
+            panic!("only PostgreSQL tells")
+        };
+        let query = sqlx::query_scalar("SELECT ctid::text FROM people WHERE id = $1").bind(id);
+        runtime.block_on(query.fetch_one(connection)).unwrap()
+    }
+
+    /// What the control tables say about ranges and plans, field by field.
+    pub fn control(&mut self) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mut fields = Vec::new();
+                for table in ["reseal_plan", "reseal_range"] {
+                    let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+                    let width = statement.column_count();
+                    let mut rows = statement.query([]).unwrap();
+                    while let Some(row) = rows.next().unwrap() {
+                        fields.extend((0..width).map(|at| format!("{:?}", row.get_ref(at).unwrap())));
+                    }
+                }
+                fields
+            }
+            Self::Postgres(runtime, connection) => {
+                let query = "SELECT p::text FROM reseal.plan p UNION ALL (SELECT r::text FROM reseal.range r ORDER BY id)";
+                runtime.block_on(sqlx::query_scalar(query).fetch_all(connection)).unwrap()
+            }
+        }
     }
 
     /// Some rows from this key on.

@@ -2,8 +2,15 @@
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reseal::format::by_name;
+use reseal::rotation::plan::prepare;
+use reseal::rotation::progress::{Progress, Stop};
+use reseal::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
+use reseal::rotation::{Job, Options, RotationError, RotationReport, rotate};
+use reseal::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -59,6 +66,34 @@ impl<'a> Rotation<'a> {
         finished
     }
 
+    /// Rotates in this process, in batches of 20 rows by one worker.
+    pub fn here(&self, store: &Arc<dyn Store>) -> Result<RotationReport, RotationError> {
+        let fernet = by_name("fernet").unwrap();
+        let columns = ["email", "note"].map(|name| ColumnSpec {
+            name: name.to_owned(),
+            from: fernet,
+            to: fernet,
+            associated_data: None,
+        });
+        let (from, to) = (self.old.named("old"), self.new.named("new"));
+        let job = Job {
+            table: "people".to_owned(),
+            filter: None,
+            recipe: Recipe::new(columns.into(), &[from], &to, PlaintextPolicy::Refuse, 0).unwrap(),
+            options: Options {
+                workers: Some(1),
+                batch_rows: Some(20),
+                ..Options::default()
+            },
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let prepared = prepare(&**store, job).await?;
+            let (progress, stop) = (Arc::new(Progress::default()), Arc::new(Stop::default()));
+            may_be_spawned(rotate(store, &prepared, &progress, &stop)).await
+        })
+    }
+
     /// Starts it and waits until it has committed batches of its own.
     pub fn start_and_get_going(&self, arguments: &[&str]) -> Running {
         let mut live = self.home.connect();
@@ -71,6 +106,11 @@ impl<'a> Rotation<'a> {
         });
         running
     }
+}
+
+/// Applications rotate on a runtime's own threads.
+fn may_be_spawned<F: Future + Send>(future: F) -> F {
+    future
 }
 
 /// A process under way. Killed when dropped.

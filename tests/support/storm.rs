@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -60,21 +60,15 @@ impl Storm {
         let reads = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
         for (number, ledger) in ledgers.iter().enumerate().take(writers) {
-            let mut writer = Writer {
-                live: home.connect(),
-                ledger: Arc::clone(ledger),
-                old: Arc::clone(old),
-                new: Arc::clone(new),
-                number: i64::try_from(number).unwrap(),
-                writers: i64::try_from(writers).unwrap(),
-                persons: 0,
-                versions: 0,
-            };
+            let share = (i64::try_from(number).unwrap(), i64::try_from(writers).unwrap());
+            let mut writer = Writer::new(home, Arc::clone(ledger), (old, new), share);
             let stop = Arc::clone(&stop);
             threads.push(std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
                     writer.write_something();
-                    std::thread::sleep(Duration::from_millis(1));
+                    // As long as it took: SQLite lets whoever is there first write, and nobody queues.
+                    std::thread::sleep(begun.elapsed().clamp(Duration::from_millis(1), Duration::from_millis(50)));
                 }
             }));
         }
@@ -107,6 +101,12 @@ impl Storm {
             old: Arc::clone(old),
             new: Arc::clone(new),
         }
+    }
+
+    /// A writer that writes when it is told to, for a storm without writers of its own.
+    pub fn writer(&self, home: &Home) -> Writer {
+        assert!(self.threads.is_empty(), "the rows belong to writers that are at work");
+        Writer::new(home, Arc::clone(&self.ledgers[0]), (&self.old, &self.new), (0, 1))
     }
 
     /// Writes and rows read so far.
@@ -192,7 +192,8 @@ impl Drop for Storm {
     }
 }
 
-struct Writer {
+/// One writer of the application, with its own rows.
+pub struct Writer {
     live: Live,
     ledger: Arc<Mutex<Ledger>>,
     old: Arc<FernetKey>,
@@ -204,23 +205,65 @@ struct Writer {
 }
 
 impl Writer {
+    /// `number` of `writers`.
+    fn new(
+        home: &Home,
+        ledger: Arc<Mutex<Ledger>>,
+        (old, new): (&Arc<FernetKey>, &Arc<FernetKey>),
+        (number, writers): (i64, i64),
+    ) -> Self {
+        Self {
+            live: home.connect(),
+            ledger,
+            old: Arc::clone(old),
+            new: Arc::clone(new),
+            number,
+            writers,
+            persons: 0,
+            versions: 0,
+        }
+    }
+
     /// One step of the application. The ledger is locked meanwhile: whoever locks it sees a database at rest.
-    fn write_something(&mut self) {
+    pub fn write_something(&mut self) {
         let ledger = Arc::clone(&self.ledger);
         let mut ledger = ledger.lock().unwrap();
         ledger.writes += 1;
-        let mut rng = rand::rng();
-        let Some(id) = self.someone(&ledger) else {
-            return self.insert(&mut ledger);
-        };
-        match rng.random_range(0..100) {
-            0..12 => self.insert(&mut ledger),
-            12..22 if ledger.people.len() > 50 => self.delete(&mut ledger, id),
-            22..34 => self.move_row(&mut ledger, id),
-            34..54 => self.update(&mut ledger, id, Column::Email),
-            54..64 => self.update(&mut ledger, id, Column::Note),
-            64..76 => self.there_and_back(&mut ledger, id),
-            _ => self.touch_hot_row(&ledger),
+        match self.someone(&ledger) {
+            Some(id) => self.write_at(&mut ledger, id),
+            None => self.insert(&mut ledger),
+        }
+    }
+
+    /// Writes to some of the rows that a rotation will come to next.
+    pub fn write_ahead_of_the_rotation(&mut self) {
+        let ledger = Arc::clone(&self.ledger);
+        let mut ledger = ledger.lock().unwrap();
+        let rows = self.live.snapshot().rows;
+        let due: Vec<i64> = rows
+            .iter()
+            .filter(|row| self.old.open(&row.email).is_some())
+            .map(|row| row.id)
+            .take(20)
+            .collect();
+        for _ in 0..due.len().min(8) {
+            let id = due[rand::rng().random_range(0..due.len())];
+            if ledger.people.contains_key(&id) {
+                self.write_at(&mut ledger, id);
+            }
+        }
+    }
+
+    fn write_at(&mut self, ledger: &mut Ledger, id: i64) {
+        match rand::rng().random_range(0..100) {
+            0..12 => self.insert(ledger),
+            12..22 if ledger.people.len() > 50 => self.delete(ledger, id),
+            22..34 => self.move_row(ledger, id),
+            34..54 => self.update(ledger, id, Column::Email),
+            54..64 => self.update(ledger, id, Column::Note),
+            64..76 => self.there_and_back(ledger, id),
+            76..86 => assert!(self.live.touch(id), "row {id} was lost"),
+            _ => self.touch_hot_rows(ledger),
         }
     }
 
@@ -251,6 +294,12 @@ impl Writer {
         assert!(self.live.rekey(id, to), "row {id} was lost");
         let person = ledger.people.remove(&id).unwrap();
         ledger.people.insert(to, person);
+    }
+
+    /// Changes the email of this row.
+    pub fn change_email(&mut self, id: i64) {
+        let ledger = Arc::clone(&self.ledger);
+        self.update(&mut ledger.lock().unwrap(), id, Column::Email);
     }
 
     fn update(&mut self, ledger: &mut Ledger, id: i64, column: Column) {
@@ -284,7 +333,7 @@ impl Writer {
     }
 
     /// Always the same few rows, and a column that is not encrypted: the row changes, its values do not.
-    fn touch_hot_row(&mut self, ledger: &Ledger) {
+    fn touch_hot_rows(&mut self, ledger: &Ledger) {
         let hot: Vec<i64> = ledger.people.keys().rev().take(5).copied().collect();
         for id in hot {
             assert!(self.live.touch(id), "row {id} was lost");
@@ -292,15 +341,16 @@ impl Writer {
     }
 
     fn someone(&self, ledger: &Ledger) -> Option<i64> {
-        let last = *ledger.people.last_key_value()?.0;
-        let from = rand::rng().random_range(0..=last);
-        ledger.people.range(from..).next().map(|(id, _)| *id)
+        let count = ledger.people.len();
+        let at = (count > 0).then(|| rand::rng().random_range(0..count))?;
+        ledger.people.keys().nth(at).copied()
     }
 
     /// Before, between and behind the others, in this writer's share of the numbers.
     fn free_id(&self, ledger: &Ledger) -> i64 {
         loop {
-            let id = rand::rng().random_range(1..5_000 * GAP);
+            let last = ledger.people.last_key_value().map_or(0, |(id, _)| *id);
+            let id = rand::rng().random_range(1..last + 10 * GAP);
             let id = id - id % GAP + 1 + (id % (GAP / self.writers - 1)) * self.writers + self.number;
             // A multiple of the gap belongs to whoever has had it from the beginning.
             if id % GAP != 0 && !ledger.people.contains_key(&id) {

@@ -1,0 +1,39 @@
+//! What a rotation and a verification report when they ran to their end.
+
+use std::time::Duration;
+
+use super::census::Census;
+use super::preflight::Finding;
+use crate::store::control::Counters;
+
+/// What a rotation did, and what the verification found.
+#[derive(Debug)]
+pub struct RotationReport {
+    /// The rotation's id: the same for every run that continues it.
+    pub plan: String,
+    /// What was done to rows, over all runs of this rotation. A run that finds it verified already reports what it saw itself.
+    pub counters: Counters,
+    /// Rows that this run rewrote in its re-encrypt phase, and how long that took.
+    pub this_run: (u64, Duration),
+    /// The final scan.
+    pub census: Census,
+    /// Column names, for entries of the census.
+    pub columns: Vec<String>,
+    /// Sweeps that were needed.
+    pub sweeps: u32,
+    /// What preflight had to say.
+    pub findings: Vec<Finding>,
+    /// Whether every non-null value opened under the target key.
+    pub verified: bool,
+}
+
+/// What a verification found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// The scan.
+    pub census: Census,
+    /// Column names, for entries of the census.
+    pub columns: Vec<String>,
+    /// What preflight had to say.
+    pub findings: Vec<Finding>,
+}

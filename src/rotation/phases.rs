@@ -1,0 +1,398 @@
+//! The phases of a run: re-encrypt by ranges, sweep until two in a row are clean, verify.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::batch::Shared;
+use super::census::Census;
+use super::crew::{self, Labour};
+use super::error::RotationError;
+use super::judge::Depth;
+use super::outcome::RotationReport;
+use super::pace::BatchController;
+use super::passes::{ReEncrypt, Sweep, SweepPiece, Verify, Workshop};
+use super::plan::Prepared;
+use super::preflight::Finding;
+use super::progress::{Progress, Step, Stop};
+use super::range::RangeWork;
+use super::rewriter::Rewriters;
+use crate::store::control::{Counters, Fence, Interval, Plan, PlanStatus, Range};
+use crate::store::page::Page;
+use crate::store::{Session, Store, StoreError};
+
+/// One run over a table, with everything its phases share.
+pub(super) struct Run<'a> {
+    store: &'a Arc<dyn Store>,
+    prepared: &'a Prepared,
+    plan: Option<Plan>,
+    workshop: Workshop,
+    writers: usize,
+    readers: usize,
+}
+
+impl<'a> Run<'a> {
+    /// A run with a claimed plan; without one nothing is fenced and no progress is kept.
+    pub(super) fn new(
+        store: &'a Arc<dyn Store>,
+        prepared: &'a Prepared,
+        progress: &Arc<Progress>,
+        stop: &Arc<Stop>,
+        plan: Option<Plan>,
+    ) -> Self {
+        let options = &prepared.options;
+        let proposed = store.workers();
+        let limits = options.profile.limits(proposed.max == 1);
+        let wished = options
+            .workers
+            .unwrap_or_else(|| ((proposed.default as f64 * limits.workers_share) as usize).max(1));
+        let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
+        let work = RangeWork {
+            store: Arc::clone(store),
+            survey: Arc::clone(&prepared.survey),
+            shared: Shared {
+                pace: Arc::new(Mutex::new(BatchController::new(limits, options.batch_rows))),
+                progress: Arc::clone(progress),
+                stop: Arc::clone(stop),
+                refusal: Arc::default(),
+                value_bytes_max: options.value_bytes_max,
+                columns: Arc::new(columns),
+                withheld: Arc::default(),
+            },
+            plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
+            away_max: options.away_max,
+            step: "re-encrypt",
+        };
+        Self {
+            store,
+            prepared,
+            plan,
+            workshop: Workshop {
+                rewriters: Rewriters {
+                    recipe: Arc::clone(&prepared.recipe),
+                    on_unreadable: options.on_unreadable,
+                    refusal: Arc::clone(&work.shared.refusal),
+                },
+                work,
+            },
+            writers: wished.clamp(1, proposed.max),
+            readers: wished.max(if options.workers.is_none() { READERS_MIN } else { 1 }),
+        }
+    }
+
+    /// All phases up to the verification; an unclean verification goes back to the sweep.
+    pub(super) async fn all(&self, plan_id: &str, findings: Vec<Finding>) -> Result<RotationReport, RotationError> {
+        let ranges = self.ranges().await?;
+        let begun = std::time::Instant::now();
+        let mut counters = self.re_encrypt(ranges).await?;
+        // Partitions that appeared meanwhile become ranges of their own.
+        while let Some(more) = self.ranges_of_new_relations().await? {
+            counters += self.re_encrypt(more).await?;
+        }
+        let this_run = (counters.rows_reencrypted, begun.elapsed());
+        self.set_status(PlanStatus::Swept).await?;
+
+        let mut sweeps = 0;
+        let census = loop {
+            let (swept, count) = self.sweep_until_clean(sweeps).await?;
+            counters += swept;
+            sweeps = count;
+            let census = self.verify().await?;
+            // What appeared between the last sweep and the verification goes back to the sweep, as long as there is hope.
+            if census.due == 0 || sweeps >= SWEEPS_MAX {
+                break census;
+            }
+        };
+        self.patiently("verify", || self.store.settle()).await?;
+        if census.is_clean() {
+            self.set_status(PlanStatus::Verified).await?;
+        }
+        if let Some(plan) = &self.plan {
+            let opens = census.quarantined() == 0;
+            counters = self.patiently("verify", || self.settle(plan, opens)).await?;
+        }
+        Ok(self.report(plan_id, counters, this_run, census, sweeps, findings))
+    }
+
+    /// Makes an attempt until it succeeds or patience ends. What is attempted may have succeeded before, with its reply lost.
+    async fn patiently<T, F>(&self, step: &'static str, attempt: impl FnMut() -> F) -> Result<T, RotationError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.workshop.work.patiently(step, attempt).await
+    }
+
+    /// Forgets quarantine entries when every value `opens`, and adds up the counters of all runs.
+    async fn settle(&self, plan: &Plan, opens: bool) -> Result<Counters, StoreError> {
+        let mut control = self.store.control().await?;
+        if opens && !control.quarantine(&plan.identity.id).await?.is_empty() {
+            control.clear_quarantine(plan).await?;
+        }
+        control.totals(&plan.identity.id).await
+    }
+
+    /// What is reported at the end.
+    pub(super) fn report(
+        &self,
+        plan: &str,
+        counters: Counters,
+        this_run: (u64, Duration),
+        census: Census,
+        sweeps: u32,
+        findings: Vec<Finding>,
+    ) -> RotationReport {
+        RotationReport {
+            plan: plan.to_owned(),
+            counters,
+            this_run,
+            verified: census.is_clean(),
+            census,
+            columns: self.columns(),
+            sweeps,
+            findings,
+        }
+    }
+
+    /// The columns' names, in the order of the recipe.
+    pub(super) fn columns(&self) -> Vec<String> {
+        self.workshop.shared().columns.to_vec()
+    }
+
+    /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
+    async fn ranges(&self) -> Result<Vec<Range>, RotationError> {
+        let Some(plan) = &self.plan else {
+            let intervals = self.intervals(true).await?;
+            return Ok((0..).zip(intervals).map(|(id, interval)| unclaimed(id, interval)).collect());
+        };
+        self.patiently("re-encrypt", || self.planned_ranges(plan)).await
+    }
+
+    async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
+        let mut control = self.store.control().await?;
+        let known = control.ranges(&plan.identity.id).await?;
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
+        control.add_ranges(plan, &intervals).await?;
+        control.ranges(&plan.identity.id).await
+    }
+
+    /// Gives ranges to relations that have none yet. Returns what is left to be re-encrypted, if anything is.
+    async fn ranges_of_new_relations(&self) -> Result<Option<Vec<Range>>, RotationError> {
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let mut left = self.patiently("re-encrypt", || self.ranges_of_all_relations(plan)).await?;
+        left.retain(|range| !range.done);
+        Ok((!left.is_empty()).then_some(left))
+    }
+
+    /// The ranges of every relation that is there now. Those of a partition that is gone stay behind, unfinished for good.
+    async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
+        let mut control = self.store.control().await?;
+        let mut ranges = control.ranges(&plan.identity.id).await?;
+        let relations = self.store.relations(&self.prepared.survey).await?;
+        let fresh: Vec<Interval> = relations
+            .iter()
+            .filter(|relation| !ranges.iter().any(|range| range.interval.relation == relation.sql_name))
+            .map(|relation| Interval {
+                relation: relation.sql_name.clone(),
+                after: None,
+                upto: None,
+            })
+            .collect();
+        if !fresh.is_empty() {
+            control.add_ranges(plan, &fresh).await?;
+            ranges = control.ranges(&plan.identity.id).await?;
+        }
+        ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
+        Ok(ranges)
+    }
+
+    async fn re_encrypt(&self, mut ranges: Vec<Range>) -> Result<Counters, RotationError> {
+        let total = ranges.len();
+        ranges.retain(|range| !range.done);
+        let progress = &self.workshop.shared().progress;
+        progress.begin(Step::ReEncrypt, total, self.prepared.survey.rows_estimate);
+        Progress::add(&progress.ranges_done, (total - ranges.len()) as u64);
+        let workshop = self.workshop.clone();
+        let yields = self
+            .crew("re-encrypt", self.writers, ranges, move |session| {
+                let labour: Box<dyn Labour<Piece = Range, Yield = Counters>> = Box::new(ReEncrypt {
+                    buffers: workshop.buffers(session)?,
+                    work: workshop.work.clone(),
+                    counters: Counters::default(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        Ok(sum(yields))
+    }
+
+    /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
+    async fn sweep_until_clean(&self, before: u32) -> Result<(Counters, u32), RotationError> {
+        let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
+        while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
+            let (census, written) = self.sweep().await?;
+            counters += written;
+            sweeps += 1;
+            clean = if census.due == 0 { clean + 1 } else { 0 };
+        }
+        Ok((counters, sweeps))
+    }
+
+    async fn sweep(&self) -> Result<(Census, Counters), RotationError> {
+        let mut fences: Vec<(String, Fence)> = Vec::new();
+        if let Some(plan) = &self.plan {
+            // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
+            if let Some(more) = self.ranges_of_new_relations().await? {
+                self.re_encrypt(more).await?;
+            }
+            let ranges = self.patiently("sweep", || self.planned_ranges(plan)).await?;
+            for range in ranges {
+                let fence = Fence {
+                    plan: plan.identity.id.clone(),
+                    range: range.id,
+                    epoch: range.epoch,
+                };
+                fences.push((range.interval.relation, fence));
+            }
+        }
+        let pieces: Vec<SweepPiece> = self
+            .intervals(false)
+            .await?
+            .into_iter()
+            .filter_map(|interval| {
+                let fence = fences.iter().find(|(relation, _)| *relation == interval.relation);
+                // Attached within this very moment: the next sweep has its range.
+                if self.plan.is_some() && fence.is_none() {
+                    return None;
+                }
+                Some(SweepPiece {
+                    fence: fence.map(|(_, fence)| fence.clone()),
+                    interval,
+                })
+            })
+            .collect();
+        self.begin(Step::Sweep, pieces.len());
+        let mut workshop = self.workshop.clone();
+        workshop.work.step = "sweep";
+        let yields = self
+            .crew("sweep", self.readers, pieces, move |session| {
+                let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
+                    buffers: workshop.buffers(session)?,
+                    counter: workshop.counter(Depth::Hint),
+                    page: Page::new(session.shape()),
+                    work: workshop.work.clone(),
+                    counters: Counters::default(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        let mut census = Census::default();
+        let mut counters = Counters::default();
+        for (part, written) in yields {
+            census.merge(part);
+            counters += written;
+        }
+        // What the database refuses stays due however often it is swept.
+        census.withhold(&self.workshop.shared().withheld.list());
+        Ok((census, counters))
+    }
+
+    /// Opens every value.
+    pub(super) async fn verify(&self) -> Result<Census, RotationError> {
+        let intervals = self.intervals(false).await?;
+        self.begin(Step::Verify, intervals.len());
+        let mut workshop = self.workshop.clone();
+        workshop.work.step = "verify";
+        let yields = self
+            .crew("verify", self.readers, intervals, move |session| {
+                let labour: Box<dyn Labour<Piece = Interval, Yield = Census>> = Box::new(Verify {
+                    counter: workshop.counter(Depth::Open),
+                    page: Page::new(session.shape()),
+                    work: workshop.work.clone(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        let mut census = Census::default();
+        for part in yields {
+            census.merge(part);
+        }
+        census.withhold(&self.workshop.shared().withheld.list());
+        Ok(census)
+    }
+
+    fn begin(&self, step: Step, pieces: usize) {
+        self.workshop
+            .shared()
+            .progress
+            .begin(step, pieces, self.prepared.survey.rows_estimate);
+    }
+
+    async fn intervals(&self, frozen: bool) -> Result<Vec<Interval>, RotationError> {
+        let pieces = self.pieces();
+        self.patiently("preflight", || self.store.intervals(&self.prepared.survey, pieces, frozen))
+            .await
+    }
+
+    /// How many intervals the table is divided into.
+    fn pieces(&self) -> usize {
+        let by_size = usize::try_from(self.prepared.survey.rows_estimate / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
+        by_size.clamp(self.writers.max(self.readers), RANGES_MAX)
+    }
+
+    async fn set_status(&self, status: PlanStatus) -> Result<(), RotationError> {
+        match &self.plan {
+            Some(plan) => self.patiently("re-encrypt", || self.store_status(plan, status)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn store_status(&self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError> {
+        self.store.control().await?.set_status(plan, status).await
+    }
+
+    async fn crew<P, Y, L>(
+        &self,
+        step: &'static str,
+        workers: usize,
+        pieces: Vec<P>,
+        labour: L,
+    ) -> Result<Vec<Y>, RotationError>
+    where
+        P: Send + 'static,
+        Y: Send + 'static,
+        L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
+    {
+        crew::run(&self.workshop.work, &self.prepared.survey, workers, step, pieces, labour).await
+    }
+}
+
+fn unclaimed(id: i64, interval: Interval) -> Range {
+    Range {
+        id,
+        interval,
+        cursor: None,
+        epoch: 0,
+        done: false,
+        counters: Counters::default(),
+    }
+}
+
+fn sum(parts: Vec<Counters>) -> Counters {
+    parts.into_iter().fold(Counters::default(), |mut sum, part| {
+        sum += part;
+        sum
+    })
+}
+
+/// A range this small is worked through in a fraction of a second, and a table of a billion rows still has only [`RANGES_MAX`].
+const ROWS_PER_RANGE: u64 = 25_000;
+/// Rows of the control table.
+const RANGES_MAX: usize = 4_096;
+/// Reading is half database and half opening: two connections keep two cores busy on any database.
+const READERS_MIN: usize = 2;
+/// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
+const CLEAN_SWEEPS: u32 = 2;
+/// If the old key still appears after so many, somebody keeps writing with it.
+const SWEEPS_MAX: u32 = 10;
