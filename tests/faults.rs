@@ -166,8 +166,8 @@ fn heavy_batches_cut_off_on_their_way_to_postgres_are_written_once() {
 #[test]
 fn heavy_any_request_to_postgres_may_be_cut_off() {
     let Some(home) = Home::postgres() else { return };
-    let mut scene = Scene::new(&home, PEOPLE);
-    let proxy = Proxy::before(home.url(), Prey::Anything, 8);
+    let mut scene = Scene::new(&home, 600);
+    let proxy = Proxy::before(home.url(), Prey::Anything, 9);
     let mut rotation = scene.rotation(&home);
     rotation.url = Some(proxy.url(home.url()));
     let finished = rotation.run(SLOWLY);
