@@ -9,6 +9,7 @@
 //! | [`drill`] | a rehearsal: sample data, live readers and writers, a verdict |
 //! | [`app`] | what an application imports: seal, open, follow the keyring |
 //! | [`rotation`] | the main job: plan, re-encrypt, sweep, verify |
+//! | [`secret`] | the secrets of applications: made, and written where applications read them |
 //! | [`store`] | databases behind one trait: bytes move, keys are unknown |
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
@@ -18,4 +19,5 @@ pub mod config;
 pub mod format;
 pub mod key;
 pub mod rotation;
+pub mod secret;
 pub mod store;

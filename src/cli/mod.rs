@@ -8,6 +8,8 @@ mod exit;
 mod keys;
 mod output;
 mod process;
+mod secrets;
+mod sink;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -51,12 +53,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Keys(keys::KeysArgs),
+    Secrets(secrets::SecretsArgs),
 }
 
 impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
             Self::Keys(args) => keys::run(args, context),
+            Self::Secrets(args) => secrets::run(args, context),
         }
     }
 }

@@ -18,6 +18,17 @@ use rustix::io::Errno;
 pub(crate) struct Place {
     folder: OwnedFd,
     name: OsString,
+    readers: Readers,
+    mode: Mode,
+}
+
+/// Who may be able to read a file that is read here. Write access for anybody but the owner is refused in both cases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// The owner alone.
+    Owner,
+    /// Anybody: files that were there before Reseal. What replaces them is private.
+    Anybody,
 }
 
 /// The SHA-256 of a file's content.
@@ -175,7 +186,31 @@ impl Place {
         Ok(Self {
             folder,
             name: name.to_owned(),
+            readers: Readers::Owner,
+            mode: PRIVATE,
         })
+    }
+
+    /// The same place, where the present file may be one that others can read.
+    pub(crate) fn with_readers(mut self, readers: Readers) -> Self {
+        self.readers = readers;
+        self
+    }
+
+    /// The same place for a file that holds no secret: others may read it, before and after.
+    pub(crate) fn public(mut self) -> Self {
+        self.readers = Readers::Anybody;
+        self.mode = PUBLIC;
+        self
+    }
+
+    /// The permission bits of the file, if there is one.
+    pub(crate) fn mode(&self) -> io::Result<Option<u32>> {
+        match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(status.st_mode & 0o7777)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The whole file, if there is one and it is fit to hold keys. One open; every check is on what was opened.
@@ -189,7 +224,7 @@ impl Place {
             Err(Errno::NXIO) => return Err(ReadFault::NotAFile("a socket or device")),
             Err(error) => return Err(ReadFault::Io(error.into())),
         };
-        check_private(&file)?;
+        check(&file, self.readers)?;
         read_bounded(file, bytes_max).map(Some)
     }
 
@@ -258,7 +293,16 @@ impl Place {
 
 /// Writes a secret to a file of its own, mode 0600; an existing file is replaced only if `force` says so.
 pub fn write_private(path: &Path, content: &[u8], force: bool) -> Result<(), ReplaceFault> {
-    let place = Place::at(path).map_err(|source| ReplaceFault::Before {
+    write_new(path, content, force, |place| place)
+}
+
+/// Writes what is no secret to a file of its own, mode 0644, as durably as a secret.
+pub fn write_public(path: &Path, content: &[u8], force: bool) -> Result<(), ReplaceFault> {
+    write_new(path, content, force, Place::public)
+}
+
+fn write_new(path: &Path, content: &[u8], force: bool, kind: fn(Place) -> Place) -> Result<(), ReplaceFault> {
+    let place = Place::at(path).map(kind).map_err(|source| ReplaceFault::Before {
         step: Step::Create,
         source,
     })?;
@@ -325,7 +369,7 @@ impl Replacement<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(&self.place.folder, self.temporary, flags, PRIVATE)?;
         // And a umask such as 0777 does take rights away.
-        rustix::fs::fchmod(&descriptor, PRIVATE)?;
+        rustix::fs::fchmod(&descriptor, self.place.mode)?;
         Ok(File::from(descriptor))
     }
 
@@ -366,6 +410,8 @@ impl Replacement<'_> {
         Place {
             folder,
             name: name.to_owned(),
+            readers: self.place.readers,
+            mode: self.place.mode,
         }
         .read(usize::MAX)
     }
@@ -382,6 +428,10 @@ impl Digest {
 
 /// Refuses whatever is not a plain file with one name, owned by the caller, and closed to everybody else.
 pub(crate) fn check_private(file: &File) -> Result<(), ReadFault> {
+    check(file, Readers::Owner)
+}
+
+fn check(file: &File, readers: Readers) -> Result<(), ReadFault> {
     let status = rustix::fs::fstat(file).map_err(|error| ReadFault::Io(error.into()))?;
     match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => {}
@@ -399,7 +449,11 @@ pub(crate) fn check_private(file: &File) -> Result<(), ReadFault> {
         });
     }
     let mode = status.st_mode & 0o7777;
-    if mode & 0o077 != 0 {
+    let forbidden = match readers {
+        Readers::Owner => 0o077,
+        Readers::Anybody => 0o022,
+    };
+    if mode & forbidden != 0 {
         return Err(ReadFault::Mode { mode });
     }
     // `st_nlink` is narrower on some platforms.
@@ -436,3 +490,5 @@ fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
 
 /// Read and write for the owner, nothing for anybody else.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// The same, and everybody may read.
+const PUBLIC: Mode = PRIVATE.union(Mode::RGRP).union(Mode::ROTH);

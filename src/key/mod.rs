@@ -18,13 +18,14 @@ mod text;
 mod tink_json;
 
 pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
-pub(crate) use file::check_private;
-pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted, write_private};
+pub(crate) use file::{Digest, Expected, Place, Readers, check_private};
+pub use file::{ReadFault, ReplaceFault, Step, Steps, Uninterrupted, write_private, write_public};
 pub use id::{Fingerprint, KeyId};
 pub use keyring::{
     FILE_BYTES_MAX, KEYS_MAX, Keyring, KeyringEdit, KeyringError, KeyringFault, Previous, Seal, Unlock, WorkFactor,
 };
 pub use keyset::{Entry, ImportedKey, Keyset, OldPrimary};
+pub(crate) use lock::Lock;
 pub use lock::LockFault;
 pub use material::{KeyMaterial, MaterialError};
 pub use member::{Key, Origin, Transition};

@@ -1,0 +1,26 @@
+//! `reseal secrets`: the secrets of applications.
+
+mod generate;
+
+use clap::{Args, Subcommand};
+
+use super::{CliError, Context, Exit};
+
+/// Generate secrets of applications, and rotate them where applications read them
+#[derive(Args)]
+pub struct SecretsArgs {
+    #[command(subcommand)]
+    command: SecretsCommand,
+}
+
+#[derive(Subcommand)]
+enum SecretsCommand {
+    Generate(generate::GenerateArgs),
+}
+
+/// Runs `reseal secrets …`.
+pub fn run(args: SecretsArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    match args.command {
+        SecretsCommand::Generate(args) => generate::run(args, context),
+    }
+}
