@@ -3,12 +3,14 @@
 //! A command is one variant of [`Command`] and one file with its arguments and a `run`.
 
 pub mod arg;
+mod config;
 mod error;
 mod exit;
 mod keys;
 mod output;
 mod process;
 mod secrets;
+mod sessions;
 mod sink;
 
 use std::ffi::OsString;
@@ -54,6 +56,7 @@ struct Cli {
 enum Command {
     Keys(keys::KeysArgs),
     Secrets(secrets::SecretsArgs),
+    Sessions(sessions::SessionsArgs),
 }
 
 impl Command {
@@ -61,6 +64,7 @@ impl Command {
         match self {
             Self::Keys(args) => keys::run(args, context),
             Self::Secrets(args) => secrets::run(args, context),
+            Self::Sessions(args) => sessions::run(args, context),
         }
     }
 }

@@ -11,6 +11,7 @@ use toml::Table;
 
 use super::SecretRef;
 use super::sections::{self, Database, Dataset, Policy};
+use super::session::{SessionSettings, session};
 use super::table::Section;
 use crate::secret::SecretSettings;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub databases: Vec<Database>,
     /// `[dataset.NAME]`.
     pub datasets: Vec<Dataset>,
+    /// `[session.NAME]`.
+    pub sessions: Vec<SessionSettings>,
     /// `[secret.NAME]`.
     pub secrets: Vec<SecretSettings>,
     /// `[policy]`.
@@ -124,6 +127,7 @@ impl Config {
         let datasets = named(&mut root, "dataset", |name, section| {
             sections::dataset(name, section, &databases)
         })?;
+        let sessions = named(&mut root, "session", |name, section| session(name, section, &databases))?;
         let policy = root.section("policy")?.map(sections::policy).transpose()?.unwrap_or_default();
         let secrets = named(&mut root, "secret", |name, section| {
             sections::secret(name, section, policy.max_key_age)
@@ -134,6 +138,7 @@ impl Config {
             keyring,
             databases,
             datasets,
+            sessions,
             secrets,
             policy,
         })

@@ -10,8 +10,10 @@ mod canary;
 mod keys;
 mod postgres;
 mod programs;
+mod redis;
 mod services;
 
+pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};

@@ -1,6 +1,7 @@
 //! `reseal secrets`: the secrets of applications.
 
 mod generate;
+mod rotate;
 
 use clap::{Args, Subcommand};
 
@@ -16,11 +17,13 @@ pub struct SecretsArgs {
 #[derive(Subcommand)]
 enum SecretsCommand {
     Generate(generate::GenerateArgs),
+    Rotate(rotate::RotateArgs),
 }
 
 /// Runs `reseal secrets …`.
 pub fn run(args: SecretsArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     match args.command {
         SecretsCommand::Generate(args) => generate::run(args, context),
+        SecretsCommand::Rotate(args) => rotate::run(args, context),
     }
 }

@@ -111,7 +111,7 @@ impl Handle {
 }
 
 /// Runs `work` on the blocking pool. A panic inside is a panic outside.
-pub(super) async fn blocking<T, F>(work: F) -> Result<T, StoreError>
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, StoreError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, StoreError> + Send + 'static,
