@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::Commands;
 use serde_json::Value;
-use support::{Canary, PrivateRedis, private_redis, random_bytes, reseal, tempdir};
+use support::{Canary, PrivateRedis, private_redis, python, random_bytes, reseal, tempdir};
 
 /// A Redis server and a configuration that names its sessions `web`.
 struct Desk {
@@ -295,60 +295,152 @@ fn spring_indexes_go_with_their_sessions() {
     assert!(desk.keys("*").is_empty());
 }
 
+/// Runs the Python libraries of a framework against the server.
+fn library(desk: &Desk, arguments: &str, input: &[u8]) -> Option<Vec<u8>> {
+    let mut command = assert_cmd::Command::from_std(python("sessions.py")?);
+    command.env("REDIS_URL", desk.redis.url()).args(arguments.split_whitespace());
+    let output = command.write_stdin(input).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(output.stdout)
+}
+
+fn real_sessions_end(framework: &str, preset: &str) {
+    let Some(desk) = Desk::new(&format!("preset = \"{preset}\"")) else {
+        return;
+    };
+    let Some(old) = library(&desk, &format!("write {framework} 20"), b"") else {
+        return;
+    };
+    let alive = |held: &[u8]| String::from_utf8(library(&desk, &format!("alive {framework}"), held).unwrap()).unwrap();
+    assert_eq!(alive(&old).trim(), "20");
+    // Neighbours in the same database.
+    desk.set([
+        ":1:users".to_owned(),
+        "sessions".to_owned(),
+        "django.contrib.sessions.cache".to_owned(),
+    ]);
+    assert_eq!(desk.invalidate("", 0)["ended"], 20);
+    assert_eq!(alive(&old).trim(), "0");
+    assert_eq!(desk.redis.run::<u64>("DBSIZE"), 3);
+    let new = library(&desk, &format!("write {framework} 5"), b"").unwrap();
+    assert_eq!(alive(&new).trim(), "5");
+}
+
 #[test]
-fn a_cluster_is_swept_node_by_node() {
+fn sessions_of_django_end() {
+    real_sessions_end("django", "django");
+}
+
+#[test]
+fn sessions_of_flask_end() {
+    real_sessions_end("flask", "flask-session");
+}
+
+/// A node of a cluster. Ends with the value.
+struct Node {
+    server: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Self {
+        let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let first = 20_000 + u16::from(random_bytes::<1>()[0]) * 16;
+        let port = (first..).find(|port| is_free(*port) && is_free(port + 10_000)).unwrap();
+        let folder = tempdir();
+        let server = std::process::Command::new("redis-server")
+            .args([
+                "--port",
+                &port.to_string(),
+                "--cluster-enabled",
+                "yes",
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
+            .arg("--dir")
+            .arg(folder.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let node = Self {
+            server,
+            port,
+            _folder: folder,
+        };
+        node.until(&["PING"]);
+        node
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn run(&self, words: &[&str]) -> redis::RedisResult<String> {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection()?;
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    }
+
+    /// Tries until the node does it: it starts, and a cluster takes seconds to agree.
+    fn until(&self, words: &[&str]) -> String {
+        for _ in 0..400 {
+            if let Ok(answer) = self.run(words) {
+                return answer;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("the node never does {words:?}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn heavy_a_cluster_is_swept_node_by_node_and_not_while_slots_move() {
     let Some(desk) = Desk::new("match = \"session:*\"\ncluster = true") else {
         return;
     };
-    desk.invalidate("", 8);
-    let folder = tempdir();
-    let port = (20_000..24_000)
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .unwrap();
-    let mut server = std::process::Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--cluster-port",
-            &(port + 10_000).to_string(),
-            "--cluster-enabled",
-            "yes",
-        ])
-        .args(["--bind", "127.0.0.1", "--save", "", "--logfile", "log", "--dir"])
-        .arg(folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let url = format!("redis://127.0.0.1:{port}/0");
-    let client = redis::Client::open(url.as_str()).unwrap();
-    let connect = || client.get_connection().ok();
-    let mut connection = (0..200)
-        .find_map(|_| {
-            connect().or_else(|| {
+    // A server that is no cluster.
+    desk.invalidate("", 4);
+    let (one, two) = (Node::start(), Node::start());
+    one.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]).unwrap();
+    two.run(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]).unwrap();
+    one.run(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string()]).unwrap();
+    let set = |key: &str| {
+        let is_set = (0..400).any(|_| {
+            let is_set = one.run(&["SET", key, "1"]).or_else(|_| two.run(&["SET", key, "1"])).is_ok();
+            if !is_set {
                 std::thread::sleep(std::time::Duration::from_millis(50));
-                None
-            })
-        })
-        .expect("the node answers");
-    let mut run = |words: &[&str]| redis::cmd(words[0]).arg(&words[1..]).query::<redis::Value>(&mut connection);
-    run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).unwrap();
-    while run(&["SET", "other", "1"]).is_err() {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            is_set
+        });
+        assert!(is_set, "the cluster never takes {key}");
+    };
+    set("other");
+    for number in 0..300 {
+        set(&format!("session:{number}"));
     }
-    for number in 0..1200 {
-        run(&["SET", &format!("session:{number}"), "1"]).unwrap();
-    }
-    let output = desk.invalidate_at(&url, "", 0);
+    let output = desk.invalidate_at(&one.url(), "", 0);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&document["stores"][0]["ended"], &document["stores"][0]["left"]),
-        (&1200.into(), &0.into())
+        (&300.into(), &0.into())
     );
-    // A slot on its way to another node.
-    let myself = run(&["CLUSTER", "MYID"]).unwrap();
-    assert!(matches!(myself, redis::Value::BulkString(_) | redis::Value::SimpleString(_)));
-    run(&["CLUSTER", "DELSLOTS", "0"]).unwrap();
-    desk.invalidate_at(&url, "", 8);
-    server.kill().unwrap();
-    server.wait().unwrap();
+    assert_eq!(document["stores"][0]["decided_by"], "new-key-events");
+
+    set("session:x");
+    let target = two.until(&["CLUSTER", "MYID"]);
+    one.run(&["CLUSTER", "SETSLOT", "0", "MIGRATING", &target]).unwrap();
+    desk.invalidate_at(&one.url(), "", 5);
+    one.run(&["CLUSTER", "SETSLOT", "0", "STABLE"]).unwrap();
+    desk.invalidate_at(&one.url(), "", 0);
 }

@@ -227,7 +227,7 @@ fn assignment_at(text: &[u8], line: usize) -> Option<Assignment> {
 /// Up to a comment, which has a blank before it, without blanks at the end.
 fn unquoted(text: &[u8], start: usize, stop: usize) -> Range<usize> {
     let is_blank = |at: usize| matches!(text[at], b' ' | b'\t');
-    let comment = (start..stop).find(|&at| text[at] == b'#' && (at == start || is_blank(at - 1)));
+    let comment = (start..stop).find(|&at| text[at] == b'#' && is_blank(at - 1));
     let mut end = comment.unwrap_or(stop);
     while end > start && is_blank(end - 1) {
         end -= 1;
@@ -345,6 +345,7 @@ mod tests {
     fn what_readers_disagree_about_is_refused() {
         for line in [
             "KEY=a#b",
+            "KEY=#b",
             "KEY=a$b",
             "KEY=\"$b\"",
             "KEY='${b}'",
@@ -381,6 +382,7 @@ mod tests {
             ("export KEY = 'old' # why\n", "export KEY = 'new' # why\n"),
             ("KEY=\"old\nlines\"\nB=2\n", "KEY=\"new\"\nB=2\n"),
             ("KEY= # why", "KEY=new # why"),
+            ("KEY=#why", "KEY=new"),
         ] {
             assert_eq!(put(text, "KEY", "new"), expected);
         }

@@ -76,7 +76,12 @@ impl RedisServer {
         }
         let mut connection = self.connect(None).await?;
         let told: redis::RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await;
-        let told = told.map_err(|error| self.error(&error, "read CLUSTER NODES"))?;
+        let told = told.map_err(|error| match self.error(&error, "read CLUSTER NODES") {
+            SessionError::Server { .. } => {
+                SessionError::Refused("the server is no cluster; leave out cluster = true".to_owned())
+            }
+            other => other,
+        })?;
         let mut nodes = Vec::new();
         for line in told.lines() {
             // id address:port@bus[,host] flags primary ping pong epoch state slots…
