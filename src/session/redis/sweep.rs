@@ -100,7 +100,7 @@ async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &Endin
     } else {
         match server.connect(Some(sender)).await {
             Ok(mut connection) => {
-                let watch = Watch::begin(server, &mut connection, events).await;
+                let watch = Watch::begin(&mut connection, events).await;
                 (connection, watch)
             }
             // Before version 6 a server knows no HELLO, and announces nothing on this connection.

@@ -49,11 +49,7 @@ impl Watch {
     }
 
     /// Asks the server to announce new keys. Blind when it cannot, or does not allow it.
-    pub(super) async fn begin(
-        server: &RedisServer,
-        connection: &mut MultiplexedConnection,
-        events: UnboundedReceiver<PushInfo>,
-    ) -> Self {
+    pub(super) async fn begin(connection: &mut MultiplexedConnection, events: UnboundedReceiver<PushInfo>) -> Self {
         let mut watch = Self::blind();
         let Some(flags) = read_flags(connection).await else {
             return watch;
