@@ -110,22 +110,19 @@ fn whoever_logs_in_meanwhile_stays_and_what_comes_back_is_ended_again() {
     let old: HashSet<Vec<u8>> = (0..60_000).map(|_| format!("session:{}", id()).into_bytes()).collect();
     desk.set(old.iter().map(|key| String::from_utf8(key.clone()).unwrap()));
     let stop = AtomicBool::new(false);
-    let began = AtomicBool::new(false);
-    let (new, ended) = std::thread::scope(|scope| {
+    let (logins, ended) = std::thread::scope(|scope| {
+        // Each with its time on the server's clock, which is the clock of the cut-off.
         let logins = scope.spawn(|| {
             let mut connection = desk.redis.connect();
-            let mut new = Vec::new();
+            let mut logins = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 let key = format!("session:{}", id());
-                let listens: Vec<String> = redis::cmd("PUBSUB").arg("CHANNELS").query(&mut connection).unwrap();
-                let _: () = connection.set(&key, 1).unwrap();
-                // Only what was created after the run began to listen is certain to be newer than the cut-off.
-                if !listens.is_empty() || began.load(Ordering::Relaxed) {
-                    began.store(true, Ordering::Relaxed);
-                    new.push(key.into_bytes());
-                }
+                let mut login = redis::pipe();
+                login.atomic().cmd("TIME").set(&key, 1).ignore();
+                let ((seconds, microseconds),): ((i64, i64),) = login.query(&mut connection).unwrap();
+                logins.push((seconds * 1_000_000 + microseconds, key.into_bytes()));
             }
-            new
+            logins
         });
         // Requests under way: each writes old sessions back as soon as they are gone.
         let requests = scope.spawn(|| {
@@ -153,6 +150,9 @@ fn whoever_logs_in_meanwhile_stays_and_what_comes_back_is_ended_again() {
         (logins.join().unwrap(), ended)
     });
     let present = desk.keys("session:*");
+    let cut_off: jiff::Timestamp = ended["cut_off"].as_str().unwrap().parse().unwrap();
+    let new = logins.into_iter().filter(|(at, _)| *at > cut_off.as_microsecond());
+    let new: Vec<_> = new.map(|(_, key)| key).collect();
     assert!(new.len() > 100, "only {} logins happened", new.len());
     let lost = new.iter().filter(|key| !present.contains(*key)).count();
     assert_eq!(lost, 0, "of {} new sessions: {ended}", new.len());

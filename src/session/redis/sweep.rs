@@ -100,7 +100,7 @@ async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &Endin
     } else {
         match server.connect(Some(sender)).await {
             Ok(mut connection) => {
-                let watch = Watch::begin(server, &mut connection, events).await;
+                let watch = Watch::begin(&mut connection, events).await;
                 (connection, watch)
             }
             // Before version 6 a server knows no HELLO, and announces nothing on this connection.
@@ -108,8 +108,11 @@ async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &Endin
             Err(error) => return Err(error),
         }
     };
-    let cut_off = server_time(server, &mut connection).await?;
-    watch.start_here();
+    let cut_off = match watch.start(server, &mut connection).await {
+        Some(time) => time,
+        None => server_time(server, &mut connection).await?,
+    };
+    let cut_off = timestamp(server, cut_off)?;
     let decided_by = match (options.dry_run, watch.sees()) {
         (true, _) => DecidedBy::DryRun,
         (false, true) => DecidedBy::NewKeyEvents,
@@ -324,9 +327,13 @@ fn names_user(json: &serde_json::Value, path: &[String], user: &str) -> bool {
     }
 }
 
-async fn server_time(server: &RedisServer, connection: &mut MultiplexedConnection) -> Result<Timestamp, SessionError> {
+async fn server_time(server: &RedisServer, connection: &mut MultiplexedConnection) -> Result<(i64, i64), SessionError> {
     let told: redis::RedisResult<(i64, i64)> = redis::cmd("TIME").query_async(connection).await;
-    let (seconds, microseconds) = told.map_err(|error| server.error(&error, "TIME"))?;
+    told.map_err(|error| server.error(&error, "TIME"))
+}
+
+/// What TIME answers: seconds and microseconds.
+fn timestamp(server: &RedisServer, (seconds, microseconds): (i64, i64)) -> Result<Timestamp, SessionError> {
     let nanoseconds = i32::try_from(microseconds * 1000).unwrap_or_default();
     Timestamp::new(seconds, nanoseconds).map_err(|_| SessionError::Server {
         place: server.describe(),

@@ -48,12 +48,8 @@ impl Watch {
         }
     }
 
-    /// Asks the server to announce new keys on this connection. Blind when it cannot, or does not allow it.
-    pub(super) async fn begin(
-        server: &RedisServer,
-        connection: &mut MultiplexedConnection,
-        events: UnboundedReceiver<PushInfo>,
-    ) -> Self {
+    /// Asks the server to announce new keys. Blind when it cannot, or does not allow it.
+    pub(super) async fn begin(connection: &mut MultiplexedConnection, events: UnboundedReceiver<PushInfo>) -> Self {
         let mut watch = Self::blind();
         let Some(flags) = read_flags(connection).await else {
             return watch;
@@ -65,10 +61,23 @@ impl Watch {
             }
             watch.restore = Some(flags);
         }
-        if connection.subscribe(channel(server)).await.is_ok() {
-            watch.events = Some(events);
-        }
+        watch.events = Some(events);
         watch
+    }
+
+    /// Takes the cut-off: the server's time, and in the same moment the beginning of the announcements. `None` when it is blind.
+    ///
+    /// Both commands travel together, and a server runs what has arrived from one client before it turns to the next, so that
+    /// nothing is created between them.
+    pub(super) async fn start(&mut self, server: &RedisServer, connection: &mut MultiplexedConnection) -> Option<(i64, i64)> {
+        self.events.as_ref()?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME").cmd("SUBSCRIBE").arg(channel(server));
+        let told: redis::RedisResult<((i64, i64), Value)> = pipeline.query_async(connection).await;
+        if told.is_err() {
+            self.events = None;
+        }
+        told.ok().map(|(time, _)| time)
     }
 
     /// Whether new keys are told from old ones.
@@ -79,12 +88,6 @@ impl Watch {
     /// Whether the connection was lost, and announcements with it.
     pub(super) fn is_disconnected(&self) -> bool {
         self.is_disconnected
-    }
-
-    /// Forgets what was announced so far: it came before the cut-off.
-    pub(super) fn start_here(&mut self) {
-        self.drain();
-        self.created.clear();
     }
 
     /// Takes in the announcements that have arrived.
