@@ -97,7 +97,7 @@ fn nothing_is_printed_unless_asked() {
     assert!(
         desk.secrets("generate hex --show --json", 2)
             .stdout
-            .starts_with(b"{\"schema\":\"reseal.error/1\"")
+            .starts_with(b"{\"schema\":\"reseal.secrets/1\"")
     );
     let shown = desk.secrets("generate hex --bytes 16 --show", 0).stdout;
     assert_eq!((shown.len(), shown.last()), (33, Some(&b'\n')));
