@@ -9,6 +9,8 @@
 //! | [`drill`] | a rehearsal: sample data, live readers and writers, a verdict |
 //! | [`app`] | what an application imports: seal, open, follow the keyring |
 //! | [`rotation`] | the main job: plan, re-encrypt, sweep, verify |
+//! | [`session`] | ending sessions: Redis, SQL tables, marks for what is stored nowhere |
+//! | [`secret`] | the secrets of applications: made, and written where applications read them |
 //! | [`store`] | databases behind one trait: bytes move, keys are unknown |
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
@@ -20,6 +22,8 @@ pub mod drill;
 pub mod format;
 pub mod key;
 pub mod rotation;
+pub mod secret;
+pub mod session;
 pub mod store;
 
 pub use app::{Keyring, KeysetHandle, Opened, Unlock};

@@ -3,6 +3,7 @@
 //! A command is one variant of [`Command`] and one file with its arguments and a `run`.
 
 pub mod arg;
+mod config;
 mod display;
 mod documents;
 mod drill;
@@ -15,7 +16,10 @@ mod process;
 mod rotate;
 mod rotation_error;
 mod scan;
+mod secrets;
 mod selection;
+mod sessions;
+mod sink;
 mod status;
 mod summary;
 mod tuning;
@@ -69,6 +73,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     Keys(keys::KeysArgs),
+    Secrets(secrets::SecretsArgs),
+    Sessions(sessions::SessionsArgs),
 }
 
 impl Command {
@@ -82,6 +88,8 @@ impl Command {
             Self::Verify(_) => "reseal.verify/1",
             Self::Status(_) => "reseal.status/1",
             Self::Keys(_) => "reseal.keys/1",
+            Self::Secrets(_) => "reseal.secrets/1",
+            Self::Sessions(_) => "reseal.sessions/1",
         }
     }
 
@@ -94,6 +102,8 @@ impl Command {
             Self::Verify(args) => verify::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Keys(args) => keys::run(args, context),
+            Self::Secrets(args) => secrets::run(args, context),
+            Self::Sessions(args) => sessions::run(args, context),
         }
     }
 }

@@ -130,6 +130,11 @@ impl<'a> SecretReader<'a> {
         }
     }
 
+    /// The variables that commands do not inherit.
+    pub fn kept_from_children(&self) -> &[String] {
+        &self.kept_from_children
+    }
+
     /// Reads a secret. `what` names it in a prompt: "passphrase of reseal.keyring".
     pub fn read(&self, reference: &SecretRef, what: &str) -> Result<Secret, SecretError> {
         self.read_from(reference, what, Reachable::ByOwnerOnly)

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ring::digest;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -17,6 +17,17 @@ use zeroize::Zeroizing;
 pub(crate) struct Place {
     pub(super) folder: OwnedFd,
     pub(super) name: OsString,
+    pub(super) readers: Readers,
+    pub(super) mode: Mode,
+}
+
+/// Who may be able to read a file that is read here. Write access for anybody but the owner is refused in both cases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// The owner alone.
+    Owner,
+    /// Anybody: files that were there before Reseal. What replaces them is private.
+    Anybody,
 }
 
 /// The SHA-256 of a file's content.
@@ -73,7 +84,31 @@ impl Place {
         Ok(Self {
             folder,
             name: name.to_owned(),
+            readers: Readers::Owner,
+            mode: PRIVATE,
         })
+    }
+
+    /// The same place, where the present file may be one that others can read.
+    pub(crate) fn with_readers(mut self, readers: Readers) -> Self {
+        self.readers = readers;
+        self
+    }
+
+    /// The same place for a file that holds no secret: others may read it, before and after.
+    pub(crate) fn public(mut self) -> Self {
+        self.readers = Readers::Anybody;
+        self.mode = PUBLIC;
+        self
+    }
+
+    /// The permission bits of the file, if there is one.
+    pub(crate) fn mode(&self) -> io::Result<Option<u32>> {
+        match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(status.st_mode & 0o7777)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The whole file, if there is one and it is fit to hold keys. One open; every check is on what was opened.
@@ -87,7 +122,7 @@ impl Place {
             Err(Errno::NXIO) => return Err(ReadFault::NotAFile("a socket or device")),
             Err(error) => return Err(ReadFault::Io(error.into())),
         };
-        check_private(&file)?;
+        check(&file, self.readers)?;
         read_bounded(file, bytes_max).map(Some)
     }
 
@@ -119,6 +154,10 @@ impl Digest {
 
 /// Refuses whatever is not a plain file with one name, owned by the caller, and closed to everybody else.
 pub(crate) fn check_private(file: &File) -> Result<(), ReadFault> {
+    check(file, Readers::Owner)
+}
+
+fn check(file: &File, readers: Readers) -> Result<(), ReadFault> {
     let status = rustix::fs::fstat(file).map_err(|error| ReadFault::Io(error.into()))?;
     match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => {}
@@ -136,7 +175,11 @@ pub(crate) fn check_private(file: &File) -> Result<(), ReadFault> {
         });
     }
     let mode = status.st_mode & 0o7777;
-    if mode & 0o077 != 0 {
+    let forbidden = match readers {
+        Readers::Owner => 0o077,
+        Readers::Anybody => 0o022,
+    };
+    if mode & forbidden != 0 {
         return Err(ReadFault::Mode { mode });
     }
     // `st_nlink` is narrower on some platforms.
@@ -173,3 +216,5 @@ pub(super) fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
 
 /// Read and write for the owner, nothing for anybody else.
 pub(super) const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// The same, and everybody may read.
+const PUBLIC: Mode = PRIVATE.union(Mode::RGRP).union(Mode::ROTH);

@@ -21,20 +21,22 @@ mod tink_json;
 
 pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
 pub use file::ReadFault;
-pub(crate) use file::check_private;
+pub(crate) use file::{Digest, Place, Readers, check_private};
 pub use id::{Fingerprint, KeyId};
 pub use keyring::{
     FILE_BYTES_MAX, KEYS_MAX, Keyring, KeyringEdit, KeyringError, KeyringFault, Previous, Seal, Unlock, WorkFactor,
 };
 pub use keyset::{ImportedKey, Keyset};
 pub use life::{Entry, OldPrimary};
+pub(crate) use lock::Lock;
 pub use lock::LockFault;
 pub use material::{KeyMaterial, MaterialError};
 pub use member::{Key, Origin, Transition};
 pub use multifernet::{NotFernet, write_multifernet};
 pub use name::{KeysetName, UnfitName};
 pub use refusal::KeysetError;
-pub use replace::{ReplaceFault, Step, Steps, Uninterrupted, write_private};
+pub(crate) use replace::Expected;
+pub use replace::{ReplaceFault, Step, Steps, Uninterrupted, write_private, write_public};
 pub use state::{ARROWS, Arrow, ForbiddenStep, KeyState, UnknownState};
 pub use text::{KeyEncoding, KeyTextError, decode_fernet_list};
 pub use tink_json::{TinkJsonError, read_tink_json, write_tink_json};

@@ -165,7 +165,16 @@ impl Place {
 
 /// Writes a secret to a file of its own, mode 0600; an existing file is replaced only if `force` says so.
 pub fn write_private(path: &Path, content: &[u8], force: bool) -> Result<(), ReplaceFault> {
-    let place = Place::at(path).map_err(|source| ReplaceFault::Before {
+    write_new(path, content, force, |place| place)
+}
+
+/// Writes what is no secret to a file of its own, mode 0644, as durably as a secret.
+pub fn write_public(path: &Path, content: &[u8], force: bool) -> Result<(), ReplaceFault> {
+    write_new(path, content, force, Place::public)
+}
+
+fn write_new(path: &Path, content: &[u8], force: bool, kind: fn(Place) -> Place) -> Result<(), ReplaceFault> {
+    let place = Place::at(path).map(kind).map_err(|source| ReplaceFault::Before {
         step: Step::Create,
         source,
     })?;
@@ -232,7 +241,7 @@ impl Replacement<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(&self.place.folder, self.temporary, flags, PRIVATE)?;
         // And a umask such as 0777 does take rights away.
-        rustix::fs::fchmod(&descriptor, PRIVATE)?;
+        rustix::fs::fchmod(&descriptor, self.place.mode)?;
         Ok(File::from(descriptor))
     }
 
@@ -273,6 +282,8 @@ impl Replacement<'_> {
         Place {
             folder,
             name: name.to_owned(),
+            readers: self.place.readers,
+            mode: self.place.mode,
         }
         .read(usize::MAX)
     }

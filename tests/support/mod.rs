@@ -13,11 +13,13 @@ pub mod people;
 mod postgres;
 mod programs;
 pub mod proxy;
+mod redis;
 pub mod rotation;
 mod salamander;
 mod services;
 pub mod storm;
 
+pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};

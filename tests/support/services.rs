@@ -35,18 +35,30 @@ pub struct Services {
 impl Services {
     /// Starts PostgreSQL alone; `None` when the machine has none.
     pub fn start() -> Option<(Self, Address)> {
+        let (services, value) = Self::start_server("postgres");
+        Address::from_lookup(value).map(|address| (services, address))
+    }
+
+    /// Starts Redis alone, and gives its URL; `None` when the machine has none.
+    pub fn start_redis() -> Option<(Self, String)> {
+        let (services, value) = Self::start_server("redis");
+        value("RESEAL_TEST_REDIS").map(|url| (services, url))
+    }
+
+    /// Starts one server; gives what its exports say.
+    fn start_server(server: &str) -> (Self, impl Fn(&str) -> Option<String>) {
         static SETS: AtomicU32 = AtomicU32::new(0);
         let set = SETS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("services-{process}-{set}.env"));
         let services = Self { state };
-        let started = services.run(&["start", "--no-install", "--owner", &process.to_string(), "postgres"]);
+        let started = services.run(&["start", "--no-install", "--owner", &process.to_string(), server]);
         let exports = String::from_utf8_lossy(&started.stdout).into_owned();
-        let value = |name: &str| {
+        let value = move |name: &str| {
             let prefix = format!("export {name}=");
             exports.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
         };
-        Address::from_lookup(value).map(|address| (services, address))
+        (services, value)
     }
 
     /// `kill -9` of the server and of its children.

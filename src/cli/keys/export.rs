@@ -3,8 +3,8 @@
 use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
-use super::sink::SinkArgs;
 use crate::cli::arg::{KeyringArgs, keyset};
+use crate::cli::sink::SinkArgs;
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeysetName, write_multifernet, write_tink_json};
 

@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
-use super::sink::SinkArgs;
 use super::view;
 use crate::cli::arg::KeyringArgs;
+use crate::cli::sink::SinkArgs;
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Algorithm, Entry, KeyEncoding, KeyMaterial, Keyset, KeysetName, Previous};
 

@@ -6,7 +6,6 @@ mod import;
 mod lifecycle;
 mod list;
 mod rewrap;
-mod sink;
 mod view;
 
 use clap::{Args, Subcommand};

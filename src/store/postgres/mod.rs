@@ -17,6 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::connect::Server;
+pub(crate) use self::error::store_error;
 use super::control::Interval;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
@@ -36,6 +37,11 @@ impl PostgresStore {
             role: role.to_owned(),
         })
     }
+}
+
+/// A connection of its own with the settings of all connections of ours, for work beside the rewriting of values.
+pub(crate) async fn connect(url: &str, role: &str) -> Result<sqlx::PgConnection, StoreError> {
+    Server::parse(url)?.connect(role).await
 }
 
 #[async_trait]

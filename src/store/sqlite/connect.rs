@@ -150,7 +150,7 @@ fn cancelled() -> StoreError {
 }
 
 /// Runs `work` on the blocking pool. A panic inside is a panic outside.
-pub(super) async fn blocking<T, F>(work: F) -> Result<T, StoreError>
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, StoreError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, StoreError> + Send + 'static,

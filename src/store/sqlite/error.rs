@@ -5,7 +5,7 @@ use rusqlite::{Error, ErrorCode, ffi};
 use crate::store::error::{RetryClass, StoreError, without_content};
 
 /// What a failed call of SQLite means here.
-pub(super) fn from_sqlite(error: Error) -> StoreError {
+pub(crate) fn from_sqlite(error: Error) -> StoreError {
     let (cause, message) = match error {
         Error::SqliteFailure(cause, message) => (cause, message.unwrap_or_else(|| cause.to_string())),
         // Without `sql`: it may hold the operator's row condition.

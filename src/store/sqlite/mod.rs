@@ -28,7 +28,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::connect::{DatabaseFile, blocking};
+use self::connect::DatabaseFile;
+pub(crate) use self::connect::blocking;
+pub(crate) use self::error::from_sqlite;
 use self::statement::Dataset;
 use super::control::Interval;
 use super::survey::{Relation, Survey, Target};
@@ -53,6 +55,11 @@ impl SqliteStore {
         self.file.busy_timeout = timeout;
         self
     }
+}
+
+/// A connection of its own to an existing file, for work beside the rewriting of values.
+pub(crate) fn connect(path: &Path) -> Result<rusqlite::Connection, StoreError> {
+    DatabaseFile::find(path)?.open()
 }
 
 #[async_trait]

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::{CliError, Context, Exit};
-use crate::key::{ReplaceFault, write_private};
+use crate::key::{ReplaceFault, write_private, write_public};
 
 /// Where the secret goes.
 #[derive(Args)]
-pub(super) struct SinkArgs {
+pub struct SinkArgs {
     /// Write to this file, made with mode 0600; `-` is standard output, if it is not a terminal
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
     /// Replace the file if it exists
     #[arg(long, requires = "out")]
-    force: bool,
+    pub force: bool,
 
     /// Print on standard output, even on a terminal
     #[arg(long, conflicts_with = "out")]
@@ -24,14 +24,21 @@ pub(super) struct SinkArgs {
 }
 
 /// A place that a secret may go to.
-pub(super) enum Sink<'a> {
+pub enum Sink<'a> {
+    /// Standard output, asked for.
     StandardOutput,
-    File { path: &'a Path, force: bool },
+    /// A file.
+    File {
+        /// Its path.
+        path: &'a Path,
+        /// Whether one that exists may be replaced.
+        force: bool,
+    },
 }
 
 impl SinkArgs {
     /// Decides before the secret is made. `next` is what to type when no place was given.
-    pub(super) fn choose(&self, context: &Context<'_>, next: &str) -> Result<Sink<'_>, CliError> {
+    pub fn choose(&self, context: &Context<'_>, next: &str) -> Result<Sink<'_>, CliError> {
         let path = match &self.out {
             Some(path) if path.as_os_str() != "-" => return Ok(Sink::File { path, force: self.force }),
             path => path,
@@ -52,7 +59,7 @@ impl SinkArgs {
 
 impl Sink<'_> {
     /// Writes the secret.
-    pub(super) fn write(&self, context: &mut Context<'_>, secret: &[u8]) -> Result<(), CliError> {
+    pub fn write(&self, context: &mut Context<'_>, secret: &[u8]) -> Result<(), CliError> {
         match self {
             Self::StandardOutput => Ok(context.output.write_raw(secret)?),
             Self::File { path, force } => {
@@ -64,6 +71,11 @@ impl Sink<'_> {
             }
         }
     }
+}
+
+/// Writes a public key to a file of its own, mode 0644; one that exists is replaced only if `force` says so.
+pub fn write_public_key(path: &Path, content: &[u8], force: bool) -> Result<(), CliError> {
+    write_public(path, content, force).map_err(|fault| file_error(path, &fault))
 }
 
 fn file_error(path: &Path, fault: &ReplaceFault) -> CliError {

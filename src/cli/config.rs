@@ -1,0 +1,43 @@
+//! The configuration file as an argument of several commands.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, Exit};
+use crate::config::{Config, ConfigError, ConfigFault};
+
+/// Which configuration.
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "reseal.toml", env = "RESEAL_CONFIG")]
+    config: PathBuf,
+}
+
+impl ConfigArgs {
+    /// Reads it.
+    pub fn read(&self) -> Result<Config, CliError> {
+        Ok(Config::read(&self.config)?)
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let next = match error.fault {
+            ConfigFault::Absent => "name the file with --config FILE",
+            ConfigFault::LooksSecret { .. } => {
+                "put the secret into a file of mode 0600 and write file:PATH, or export it and write env:NAME"
+            }
+            ConfigFault::Read(_)
+            | ConfigFault::TooLarge(_)
+            | ConfigFault::Syntax { .. }
+            | ConfigFault::Unknown { .. }
+            | ConfigFault::Missing { .. }
+            | ConfigFault::Value { .. } => "correct the file",
+        };
+        Self::from_error(Exit::Unusable, &error.fault)
+            .at(format!("configuration {}", error.path.display()))
+            .next(next)
+    }
+}

@@ -1,0 +1,360 @@
+//! Ending sessions in Redis: SCAN with a pattern, UNLINK in small pipelined batches. Never KEYS, never FLUSH.
+//!
+//! Memory does not grow with the keys that are scanned, only with those that are created or ended within seconds. Every batch is small enough that
+//! other clients of the server do not notice it. Stopped anywhere, the same call continues.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+
+use super::connect::RedisServer;
+use super::spring;
+use super::watch::Watch;
+use crate::session::{ByUser, DecidedBy, Ended, EndingOptions, Glob, RedisLayout, SessionError};
+
+/// One node, while its sessions are being ended.
+pub(super) struct Sweep<'s> {
+    pub(super) server: &'s RedisServer,
+    pub(super) connection: MultiplexedConnection,
+    pub(super) layout: &'s RedisLayout,
+    pub(super) options: &'s EndingOptions,
+    pub(super) watch: Watch,
+    pub(super) ended: Ended,
+}
+
+/// Ends the sessions of a layout, all or those selected, on every node.
+///
+/// What was unlinked before an error stays unlinked. Cancelling is safe between batches and within one.
+pub async fn end_redis_sessions(
+    server: &RedisServer,
+    layout: &RedisLayout,
+    options: &EndingOptions,
+) -> Result<Ended, SessionError> {
+    let layout = narrowed(server, layout, options)?;
+    let nodes = server.nodes().await?;
+    let mut total: Option<Ended> = None;
+    for node in &nodes {
+        let ended = end_on_node(node, &layout, options).await?;
+        total = Some(match total {
+            None => ended,
+            Some(total) => total.and(ended),
+        });
+    }
+    // A slot that wandered meanwhile may have taken sessions past the scan.
+    let places = |nodes: &[RedisServer]| nodes.iter().map(RedisServer::describe).collect::<Vec<_>>();
+    if places(&server.nodes().await?) != places(&nodes) {
+        return Err(SessionError::Moving);
+    }
+    total.ok_or(SessionError::Moving)
+}
+
+/// The layout with the pattern of the user or tenant that is meant. Refuses what the store cannot tell.
+fn narrowed(server: &RedisServer, layout: &RedisLayout, options: &EndingOptions) -> Result<RedisLayout, SessionError> {
+    let refused = |why: &str| Err(SessionError::Refused(why.to_owned()));
+    let selection = &options.selection;
+    let mut layout = layout.clone();
+    if selection.before.is_some() {
+        return refused(
+            "Redis keeps no creation times: without --before, the sessions that exist now are ended and new ones stay",
+        );
+    }
+    if let Some(tenant) = &selection.tenant {
+        let Some(pattern) = &layout.by_tenant else {
+            return refused(
+                "these keys do not tell tenants apart; configure tenant_match, or end the sessions of each user of the tenant",
+            );
+        };
+        layout.pattern = Glob::new(pattern.replace("{tenant}", &Glob::escape(tenant)));
+    }
+    match (&selection.user, &layout.by_user) {
+        (None, _) | (Some(_), ByUser::Json(_) | ByUser::SpringIndex(_)) => {}
+        (Some(_), ByUser::Unknown) => {
+            return refused(
+                "this store does not tell whose a session is; configure user_match or user_json, or end all sessions",
+            );
+        }
+        (Some(user), ByUser::Pattern(pattern)) => {
+            if selection.tenant.is_some() {
+                return refused("--user and --tenant exclude each other where both are patterns");
+            }
+            layout.pattern = Glob::new(pattern.replace("{user}", &Glob::escape(user)));
+        }
+    }
+    if server.is_cluster() && matches!(layout.by_user, ByUser::SpringIndex(_)) {
+        return refused(
+            "the indexes of spring-indexed spread over the nodes of a cluster; use the preset spring, and let the indexes expire",
+        );
+    }
+    if layout.pattern.matches_everything() && !options.all_sessions {
+        return refused("the pattern matches every key of the database; if all of them are sessions, say --all-sessions");
+    }
+    Ok(layout)
+}
+
+async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &EndingOptions) -> Result<Ended, SessionError> {
+    let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+    let (mut connection, mut watch) = if options.dry_run {
+        (server.connect(None).await?, Watch::blind())
+    } else {
+        match server.connect(Some(sender)).await {
+            Ok(mut connection) => {
+                let watch = Watch::begin(&mut connection, events).await;
+                (connection, watch)
+            }
+            // Before version 6 a server knows no HELLO, and announces nothing on this connection.
+            Err(SessionError::Server { .. }) => (server.connect(None).await?, Watch::blind()),
+            Err(error) => return Err(error),
+        }
+    };
+    let cut_off = match watch.start(server, &mut connection).await {
+        Some(time) => time,
+        None => server_time(server, &mut connection).await?,
+    };
+    let cut_off = timestamp(server, cut_off)?;
+    let decided_by = match (options.dry_run, watch.sees()) {
+        (true, _) => DecidedBy::DryRun,
+        (false, true) => DecidedBy::NewKeyEvents,
+        (false, false) => DecidedBy::Scan,
+    };
+    let mut sweep = Sweep {
+        server,
+        connection,
+        layout,
+        options,
+        watch,
+        ended: Ended::new(cut_off, decided_by),
+    };
+    let done = sweep.run().await;
+    let Sweep {
+        mut connection,
+        watch,
+        ended,
+        ..
+    } = sweep;
+    watch.end(server, &mut connection).await;
+    done.map(|()| ended)
+}
+
+impl Sweep<'_> {
+    async fn run(&mut self) -> Result<(), SessionError> {
+        self.ended.matched = self.pass(Purpose::End).await?;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        tokio::time::sleep(self.options.settle).await;
+        // The second pass counts; what a request under way wrote back is ended again.
+        loop {
+            if !self.watch.check(&mut self.connection).await {
+                self.ended.decided_by = DecidedBy::Scan;
+            }
+            let purpose = if self.watch.sees() { Purpose::End } else { Purpose::Count };
+            self.ended.left = self.pass(purpose).await?;
+            if self.ended.left == 0 || purpose == Purpose::Count || self.ended.passes >= PASSES_MAX {
+                break;
+            }
+        }
+        if let ByUser::SpringIndex(namespace) = &self.layout.by_user {
+            let namespace = namespace.clone();
+            self.ended.index_entries += spring::clean_indexes(self, &namespace).await?;
+        }
+        Ok(())
+    }
+
+    /// One pass; gives how many sessions it found that should not be there.
+    async fn pass(&mut self, purpose: Purpose) -> Result<u64, SessionError> {
+        self.ended.passes += 1;
+        self.ended.created_since = 0;
+        if let (Some(user), ByUser::SpringIndex(namespace)) = (&self.options.selection.user, &self.layout.by_user) {
+            let (user, namespace) = (user.clone(), namespace.clone());
+            let keys = spring::sessions_of(self, &namespace, &user).await?;
+            let mut found = 0;
+            for batch in keys.chunks(SCAN_COUNT) {
+                found += self.batch(batch.to_vec(), purpose).await?;
+            }
+            return Ok(found);
+        }
+        let mut cursor = 0_u64;
+        let mut found = 0;
+        loop {
+            let mut command = redis::cmd("SCAN");
+            command
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(self.layout.pattern.as_bytes())
+                .arg("COUNT")
+                .arg(SCAN_COUNT);
+            let scanned: redis::RedisResult<(u64, Vec<Vec<u8>>)> = command.query_async(&mut self.connection).await;
+            let (next, keys) = scanned.map_err(|error| self.server.error(&error, "SCAN"))?;
+            found += self.batch(keys, purpose).await?;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The keys of one answer of the server.
+    async fn batch(&mut self, keys: Vec<Vec<u8>>, purpose: Purpose) -> Result<u64, SessionError> {
+        // Announcements first: they came before the answer.
+        self.watch.drain();
+        self.check_watch()?;
+        let mut meant = Vec::with_capacity(keys.len());
+        for key in keys {
+            if !self.layout.is_session(&key) {
+                continue;
+            }
+            if self.watch.is_new(&key) {
+                self.ended.created_since += 1;
+            } else {
+                meant.push(key);
+            }
+        }
+        if let (Some(user), ByUser::Json(path)) = (&self.options.selection.user, &self.layout.by_user) {
+            let (user, path) = (user.clone(), path.clone());
+            meant = self.of_user(meant, &user, &path).await?;
+        }
+        let found = u64::try_from(meant.len()).unwrap_or(u64::MAX);
+        if self.options.dry_run || purpose == Purpose::Count {
+            return Ok(found);
+        }
+        for batch in meant.chunks(UNLINK_KEYS) {
+            let began = Instant::now();
+            self.unlink(batch).await?;
+            self.ended.slowest_batch = self.ended.slowest_batch.max(began.elapsed());
+        }
+        Ok(found)
+    }
+
+    async fn unlink(&mut self, keys: &[Vec<u8>]) -> Result<(), SessionError> {
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        // In a cluster the keys of one command must be in one slot.
+        let keys_per_command = if self.server.is_cluster() { 1 } else { KEYS_PER_COMMAND };
+        for keys in keys.chunks(keys_per_command) {
+            let command = pipeline.cmd("UNLINK");
+            for key in keys {
+                self.watch.note_ended(key);
+                command.arg(key.as_slice());
+            }
+        }
+        let removed: redis::RedisResult<Vec<u64>> = pipeline.query_async(&mut self.connection).await;
+        let removed = removed.map_err(|error| self.server.error(&error, "UNLINK"))?;
+        self.ended.ended += removed.into_iter().sum::<u64>();
+        if let ByUser::SpringIndex(namespace) = &self.layout.by_user {
+            let namespace = namespace.clone();
+            self.ended.index_entries += spring::unlink_companions(self, &namespace, keys).await?;
+        }
+        Ok(())
+    }
+
+    /// Those whose JSON value names the user. The value is read up to a limit; longer ones are counted as unreadable.
+    async fn of_user(&mut self, keys: Vec<Vec<u8>>, user: &str, path: &[String]) -> Result<Vec<Vec<u8>>, SessionError> {
+        let mut found = Vec::new();
+        for batch in keys.chunks(READ_KEYS) {
+            let mut pipeline = Pipeline::with_capacity(batch.len());
+            // A key of another type answers with an error, which must not stop the others.
+            pipeline.ignore_errors();
+            for key in batch {
+                pipeline.cmd("GETRANGE").arg(key.as_slice()).arg(0).arg(VALUE_BYTES_MAX);
+            }
+            let values: redis::RedisResult<Vec<Value>> = pipeline.query_async(&mut self.connection).await;
+            let values = values.map_err(|error| self.server.error(&error, "GETRANGE"))?;
+            for (key, value) in batch.iter().zip(values) {
+                let json = match &value {
+                    Value::BulkString(bytes) if bytes.len() <= VALUE_BYTES_MAX => {
+                        serde_json::from_slice::<serde_json::Value>(bytes)
+                    }
+                    // Gone since the scan.
+                    Value::Nil => continue,
+                    _ => Err(serde::de::Error::custom("too large, or not a string")),
+                };
+                match json {
+                    Ok(json) if names_user(&json, path, user) => found.push(key.clone()),
+                    Ok(_) => {}
+                    Err(_) if matches!(&value, Value::BulkString(bytes) if bytes.is_empty()) => {}
+                    Err(_) => self.ended.unreadable += 1,
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Without announcements that were counted on, nothing more is decided.
+    fn check_watch(&self) -> Result<(), SessionError> {
+        if self.watch.is_disconnected() {
+            return Err(SessionError::Unreachable {
+                place: self.server.describe(),
+                why: "the connection was lost".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What a pass does with the sessions that it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    End,
+    Count,
+}
+
+impl Ended {
+    /// The counts of two nodes.
+    fn and(self, other: Self) -> Self {
+        let is_certain = self.decided_by != DecidedBy::Scan;
+        Self {
+            cut_off: self.cut_off.min(other.cut_off),
+            decided_by: if is_certain { other.decided_by } else { self.decided_by },
+            matched: self.matched + other.matched,
+            ended: self.ended + other.ended,
+            created_since: self.created_since + other.created_since,
+            index_entries: self.index_entries + other.index_entries,
+            unreadable: self.unreadable + other.unreadable,
+            left: self.left + other.left,
+            passes: self.passes.max(other.passes),
+            slowest_batch: self.slowest_batch.max(other.slowest_batch),
+        }
+    }
+}
+
+fn names_user(json: &serde_json::Value, path: &[String], user: &str) -> bool {
+    let found = path.iter().try_fold(json, |json, member| json.get(member));
+    match found {
+        Some(serde_json::Value::String(text)) => text == user,
+        Some(serde_json::Value::Number(number)) => number.to_string() == user,
+        _ => false,
+    }
+}
+
+async fn server_time(server: &RedisServer, connection: &mut MultiplexedConnection) -> Result<(i64, i64), SessionError> {
+    let told: redis::RedisResult<(i64, i64)> = redis::cmd("TIME").query_async(connection).await;
+    told.map_err(|error| server.error(&error, "TIME"))
+}
+
+/// What TIME answers: seconds and microseconds.
+fn timestamp(server: &RedisServer, (seconds, microseconds): (i64, i64)) -> Result<Timestamp, SessionError> {
+    let nanoseconds = i32::try_from(microseconds * 1000).unwrap_or_default();
+    Timestamp::new(seconds, nanoseconds).map_err(|_| SessionError::Server {
+        place: server.describe(),
+        code: "TIME".to_owned(),
+    })
+}
+
+/// Keys that the server looks at for one SCAN: about half a millisecond of its time. Ten times more, and other clients notice.
+pub(super) const SCAN_COUNT: usize = 1000;
+
+/// Keys of one pipeline of UNLINK.
+const UNLINK_KEYS: usize = 500;
+
+/// Keys of one UNLINK: the server does nothing else while it runs one command.
+const KEYS_PER_COMMAND: usize = 50;
+
+/// Values of one pipeline: with the limit below, at most some megabytes in memory.
+const READ_KEYS: usize = 64;
+
+/// Bytes of a session's value that are read to find its user. Sessions are kilobytes; a value may have 512 MB.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// Passes at most: a session that comes back more often is written by something that is not a request under way.
+const PASSES_MAX: u32 = 6;

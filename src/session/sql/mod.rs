@@ -1,0 +1,120 @@
+//! Sessions in SQL tables: the rows that existed at the cut-off are deleted, or marked as revoked, in small batches by their key.
+//!
+//! One statement reads the keys of all these rows into a temporary table. That is what decides: a session that is created while the
+//! batches run is not among them, whatever its columns say. Each batch is a transaction of its own.
+
+mod postgres;
+mod sqlite;
+mod statement;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+pub use table::{Action, CreatedAs, TABLE_PRESETS, TableLayout, TablePreset};
+
+use super::{DecidedBy, Ended, EndingOptions, SessionError};
+use crate::store::StoreError;
+
+/// A table of sessions in one database. Calls are made in the order in which they stand here.
+#[async_trait]
+trait SessionTable: Send {
+    /// Reads the keys of the rows that are meant; gives the database's time and how many there are.
+    async fn snapshot(&mut self) -> Result<(Timestamp, u64), StoreError>;
+
+    /// Ends those with numbers above `from` up to `to`; gives how many rows that were.
+    async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError>;
+
+    /// Counts those of the snapshot that are left.
+    async fn left(&mut self) -> Result<u64, StoreError>;
+
+    /// Counts the sessions that are there now and would be meant.
+    async fn present(&mut self) -> Result<u64, StoreError>;
+}
+
+/// Ends the sessions of a table, all or those selected. `url` is `sqlite:PATH` or `postgres://…`.
+///
+/// What was deleted before an error stays deleted. Another call takes a cut-off of its own.
+pub async fn end_table_sessions(
+    url: &Zeroizing<String>,
+    layout: &TableLayout,
+    options: &EndingOptions,
+) -> Result<Ended, SessionError> {
+    let statement = statement::Condition::of(layout, &options.selection)?;
+    let mut table: Box<dyn SessionTable> = if let Some(path) = url.strip_prefix("sqlite:") {
+        Box::new(sqlite::SqliteTable::open(path, layout, statement).await?)
+    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        Box::new(postgres::PostgresTable::open(url, layout, statement).await?)
+    } else {
+        let why = "sessions are ended in sqlite: and postgres:// databases";
+        return Err(SessionError::Refused(why.to_owned()));
+    };
+    let (cut_off, matched) = table.snapshot().await?;
+    let decided_by = match (options.dry_run, options.selection.before) {
+        (true, _) => DecidedBy::DryRun,
+        (false, Some(_)) => DecidedBy::CreationColumn,
+        (false, None) => DecidedBy::Snapshot,
+    };
+    let mut ended = Ended::new(options.selection.before.unwrap_or(cut_off), decided_by);
+    ended.matched = matched;
+    ended.passes = 1;
+    if options.dry_run {
+        return Ok(ended);
+    }
+    run_batches(table.as_mut(), &mut ended).await?;
+    tokio::time::sleep(options.settle).await;
+    loop {
+        ended.passes += 1;
+        ended.left = table.left().await?;
+        if ended.left == 0 || ended.passes >= PASSES_MAX {
+            break;
+        }
+        // A request that was under way has written its session back.
+        run_batches(table.as_mut(), &mut ended).await?;
+    }
+    ended.created_since = table.present().await?.saturating_sub(ended.left);
+    Ok(ended)
+}
+
+async fn run_batches(table: &mut dyn SessionTable, ended: &mut Ended) -> Result<(), SessionError> {
+    let (mut from, mut rows, mut retries) = (0, ROWS_FIRST, 0);
+    while from < ended.matched {
+        let began = Instant::now();
+        match table.end(from, from + rows).await {
+            Ok(gone) => {
+                let took = began.elapsed();
+                ended.ended += gone;
+                ended.slowest_batch = ended.slowest_batch.max(took);
+                (from, retries) = (from + rows, 0);
+                if took < TARGET / 2 {
+                    rows = (rows * 2).min(ROWS_MAX);
+                } else if took > TARGET {
+                    rows = (rows / 2).max(ROWS_MIN);
+                }
+            }
+            Err(error) if error.is_retryable() && retries < RETRIES_MAX => {
+                retries += 1;
+                rows = (rows / 2).max(ROWS_MIN);
+                tokio::time::sleep(PAUSE * retries).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// How long a batch should take: half of what an application may notice.
+const TARGET: Duration = Duration::from_millis(50);
+const ROWS_FIRST: u64 = 500;
+/// Below, statements cost more than rows.
+const ROWS_MIN: u64 = 50;
+/// Above, one slow page of the disk makes a batch long.
+const ROWS_MAX: u64 = 20_000;
+/// A lock that is held longer than all these retries together is not that of a request.
+const RETRIES_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Passes at most: a session that comes back more often is written by something that is not a request under way.
+const PASSES_MAX: u32 = 6;

@@ -1,0 +1,144 @@
+//! SQLite.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, params_from_iter};
+
+use super::SessionTable;
+use super::statement::{Condition, Dialect, Names, Statements};
+use super::table::TableLayout;
+use crate::store::StoreError;
+use crate::store::ident::quote_ident;
+use crate::store::sqlite::{blocking, connect, from_sqlite};
+
+pub(super) struct SqliteTable {
+    /// Locked by one call at a time, on the blocking pool.
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    connection: Connection,
+    statements: Statements,
+}
+
+impl SqliteTable {
+    pub(super) async fn open(path: &str, layout: &TableLayout, condition: Condition) -> Result<Self, StoreError> {
+        let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+        let layout = layout.clone();
+        let state = blocking(move || {
+            let connection = connect(&path)?;
+            let names = resolve(&connection, &layout)?;
+            let statements = Statements::new(Dialect::Sqlite, &names, &condition);
+            Ok(State { connection, statements })
+        })
+        .await?;
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+        })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &Statements) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let state = Arc::clone(&self.state);
+        blocking(move || {
+            // A call that panicked has left the connection as it was: SQLite rolls back.
+            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&state.connection, &state.statements).map_err(from_sqlite)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl SessionTable for SqliteTable {
+    async fn snapshot(&mut self) -> Result<(Timestamp, u64), StoreError> {
+        let (now, rows) = self
+            .run(|connection, statements| {
+                connection.execute_batch(&statements.make)?;
+                let now = connection.query_row("SELECT CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)", [], |row| {
+                    row.get(0)
+                })?;
+                let rows = connection.execute(&statements.fill, params_from_iter(&statements.values))?;
+                // An index of a temporary table is named after its schema.
+                connection.execute_batch("CREATE UNIQUE INDEX temp.reseal_sessions_n ON reseal_sessions (n)")?;
+                Ok((now, rows))
+            })
+            .await?;
+        let now = Timestamp::from_millisecond(now).map_err(|_| StoreError::State("the clock is out of range".to_owned()))?;
+        Ok((now, u64::try_from(rows).unwrap_or(u64::MAX)))
+    }
+
+    async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
+        let limit = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let (from, to) = (limit(from), limit(to));
+        let rows = self
+            .run(move |connection, statements| connection.prepare_cached(&statements.end)?.execute([from, to]))
+            .await?;
+        Ok(u64::try_from(rows).unwrap_or(u64::MAX))
+    }
+
+    async fn left(&mut self) -> Result<u64, StoreError> {
+        let left: i64 = self
+            .run(|connection, statements| connection.query_row(&statements.left, [], |row| row.get(0)))
+            .await?;
+        Ok(u64::try_from(left).unwrap_or_default())
+    }
+
+    async fn present(&mut self) -> Result<u64, StoreError> {
+        let present: i64 = self
+            .run(|connection, statements| {
+                connection.query_row(&statements.present, params_from_iter(&statements.values), |row| row.get(0))
+            })
+            .await?;
+        Ok(u64::try_from(present).unwrap_or_default())
+    }
+}
+
+/// The table and its columns as the catalogue spells them. Names are compared as SQLite compares them.
+fn resolve(connection: &Connection, layout: &TableLayout) -> Result<Names, StoreError> {
+    let typed = layout.table.strip_prefix("main.").unwrap_or(&layout.table);
+    let found = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let found = connection.query_row(found, [typed], |row| row.get::<_, String>(0));
+    let table = match found {
+        Ok(name) => name,
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            return Err(StoreError::Refused(format!("there is no table {}", layout.table)));
+        }
+        Err(error) => return Err(from_sqlite(error)),
+    };
+    let columns = texts(connection, "SELECT name FROM pragma_table_info(?1, 'main')", &table)?;
+    let primary = texts(
+        connection,
+        "SELECT name FROM pragma_table_info(?1, 'main') WHERE pk > 0",
+        &table,
+    )?;
+    let unique = texts(
+        connection,
+        "SELECT min(i.name) FROM pragma_index_list(?1, 'main') l, pragma_index_info(l.name, 'main') i
+         WHERE l.\"unique\" = 1 AND l.partial = 0 GROUP BY l.name HAVING count(*) = 1 AND min(i.name) IS NOT NULL",
+        &table,
+    )?;
+    let is_key = |name: &String| name.eq_ignore_ascii_case(&layout.key);
+    let is_unique = (primary.len() == 1 && primary.iter().all(is_key)) || unique.iter().any(is_key);
+    let names = Names::resolve(format!("main.{}", quote_ident(&table)?), layout, |name| {
+        columns.iter().find(|column| column.eq_ignore_ascii_case(name)).cloned()
+    })?;
+    if !is_unique {
+        return Err(StoreError::Refused(format!(
+            "column {} of {} is not unique: it does not identify a session",
+            layout.key, layout.table
+        )));
+    }
+    Ok(names)
+}
+
+fn texts(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare(sql).map_err(from_sqlite)?;
+    let rows = statement.query_map([table], |row| row.get(0)).map_err(from_sqlite)?;
+    rows.collect::<Result<_, _>>().map_err(from_sqlite)
+}
