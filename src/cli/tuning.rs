@@ -68,14 +68,14 @@ impl Tuning {
     }
 }
 
-/// How this process names itself in `pg_stat_activity` and lock files: command, user, host and process id.
+/// How this process names itself in `pg_stat_activity` and lock files: command, process id, user and host.
 fn owner(command: &str) -> String {
     let user = std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
         .unwrap_or_default();
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy().into_owned();
-    let name = format!("reseal {command} {user}@{host} pid {}", std::process::id());
+    let name = format!("reseal {command} pid {} {user}@{host}", std::process::id());
     // PostgreSQL cuts names at 63 bytes; so does this, between characters.
     name.chars()
         .scan(0, |bytes, c| {

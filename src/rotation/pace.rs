@@ -123,7 +123,7 @@ impl BatchController {
         let bytes = percentile_90(self.samples.iter().map(|s| s.bytes as f64));
         let by_time = if time > 0.0 { target / time } else { f64::INFINITY };
         let by_bytes = if bytes > 0.0 {
-            self.limits.bytes_max as f64 / bytes
+            BYTES_AIMED_AT * self.limits.bytes_max as f64 / bytes
         } else {
             f64::INFINITY
         };
@@ -158,6 +158,8 @@ fn percentile_90(values: impl Iterator<Item = f64>) -> f64 {
 pub const WINDOW: usize = 10;
 /// A batch this many times over the target is not noise.
 const PANIC_FACTOR: u32 = 5;
+/// A page that meets the cap ends early, and what the server sent beyond it was for nothing: aim below.
+const BYTES_AIMED_AT: f64 = 0.85;
 const SHRINK_MOST: f64 = 0.5;
 const GROW_MOST: f64 = 1.5;
 

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Row as _, ValueRef as _};
+use tokio::time::timeout;
 
 use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::Server;
@@ -77,6 +80,38 @@ impl Session for PostgresSession {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
+        let answer = timeout(ANSWER_MAX, self.read_page(interval, cursor, limits, page)).await;
+        answer.unwrap_or_else(|_| self.give_up())
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer::Set(self)
+    }
+
+    async fn reconnect(&mut self) -> Result<(), StoreError> {
+        self.connection = None;
+        self.connection = Some(self.server.connect(&self.role).await?);
+        Ok(())
+    }
+}
+
+impl PostgresSession {
+    /// A connection that swallows requests without closing is as lost as one that closed.
+    fn give_up<T>(&mut self) -> Result<T, StoreError> {
+        self.connection = None;
+        Err(StoreError::Disconnected(format!(
+            "no answer within {} s",
+            ANSWER_MAX.as_secs()
+        )))
+    }
+
+    async fn read_page(
+        &mut self,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
         page.clear();
         let lower = cursor.or(interval.after.as_ref());
         let upper = interval.upto.as_ref();
@@ -116,18 +151,6 @@ impl Session for PostgresSession {
         })
     }
 
-    fn writer(&mut self) -> Writer<'_> {
-        Writer::Set(self)
-    }
-
-    async fn reconnect(&mut self) -> Result<(), StoreError> {
-        self.connection = None;
-        self.connection = Some(self.server.connect(&self.role).await?);
-        Ok(())
-    }
-}
-
-impl PostgresSession {
     fn add_key(&self, arguments: &mut PgArguments, key: &Key) -> Result<(), StoreError> {
         let mut wire = Vec::new();
         for (column, cell) in self.survey.key.iter().zip(key.cells()) {
@@ -142,6 +165,31 @@ impl PostgresSession {
             )?;
         }
         Ok(())
+    }
+
+    async fn swap(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
+        let fenced = batch.fence.is_some();
+        let key = StatementKey::Swap {
+            relation: batch.relation.to_owned(),
+            witness: witness as u8,
+            fenced,
+        };
+        let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
+        let arguments = self.swap_arguments(batch, witness)?;
+        let row = sqlx::query_with(AssertSqlSafe(text), arguments)
+            .fetch_one(live(&mut self.connection)?)
+            .await
+            .map_err(store_error)?;
+        let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
+        let (rows, values, moved) = (count(0)?, count(1)?, count(2)?);
+        if moved == 0 {
+            return Err(StoreError::Superseded);
+        }
+        Ok(Written {
+            rows,
+            values,
+            lost_races: batch.swaps.len() as u64 - rows,
+        })
     }
 
     fn swap_arguments(&self, batch: &SetBatch<'_>, witness: Witness) -> Result<PgArguments, StoreError> {
@@ -270,28 +318,8 @@ impl PostgresSession {
 #[async_trait]
 impl SetWriter for PostgresSession {
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
-        let fenced = batch.fence.is_some();
-        let key = StatementKey::Swap {
-            relation: batch.relation.to_owned(),
-            witness: witness as u8,
-            fenced,
-        };
-        let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
-        let arguments = self.swap_arguments(batch, witness)?;
-        let row = sqlx::query_with(AssertSqlSafe(text), arguments)
-            .fetch_one(live(&mut self.connection)?)
-            .await
-            .map_err(store_error)?;
-        let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
-        let (rows, values, moved) = (count(0)?, count(1)?, count(2)?);
-        if moved == 0 {
-            return Err(StoreError::Superseded);
-        }
-        Ok(Written {
-            rows,
-            values,
-            lost_races: batch.swaps.len() as u64 - rows,
-        })
+        let answer = timeout(ANSWER_MAX, self.swap(batch, witness)).await;
+        answer.unwrap_or_else(|_| self.give_up())
     }
 }
 
@@ -387,5 +415,7 @@ where
 
 /// Length and bytes of an array element of fixed size; a guess that only saves growing the buffer.
 const ELEMENT_BYTES: usize = 12;
+/// Twice what the server itself allows a statement (`statement_timeout`).
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;
