@@ -9,7 +9,7 @@
 //! | [`drill`] | a rehearsal: sample data, live readers and writers, a verdict |
 //! | [`app`] | what an application imports: seal, open, follow the keyring |
 //! | [`rotation`] | the main job: plan, re-encrypt, sweep, verify |
-//! | [`session`] | ending sessions: Redis, SQL tables, marks for what is stored nowhere |
+//! | [`session`] | ending sessions in Redis and SQL tables |
 //! | [`secret`] | the secrets of applications: made, and written where applications read them |
 //! | [`store`] | databases behind one trait: bytes move, keys are unknown |
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |

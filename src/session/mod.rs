@@ -1,4 +1,4 @@
-//! Ending sessions: in Redis, in SQL tables; and marks that end what is stored nowhere.
+//! Ending sessions: in Redis and in SQL tables.
 //!
 //! Counts leave this module, never keys or contents.
 
