@@ -10,7 +10,7 @@ use super::keyring::Shared;
 use super::nonces::with_nonces;
 use super::opened::Opened;
 use super::ring::Ring;
-use crate::format::Carried;
+use crate::format::{Carried, WORKING_ROOM};
 use crate::key::{KeyId, KeysetName};
 
 /// A keyset of a [`Keyring`](super::Keyring), to seal and open values of one format. Cheap to clone; follows the keyring.
@@ -93,6 +93,3 @@ fn open_with(ring: &Ring, stored: &[u8], associated_data: &[u8]) -> Result<Opene
         sealed_at: carried.timestamp,
     })
 }
-
-/// What [`Cipher::open`](crate::format::Cipher::open) may need beyond the length of the stored value.
-const WORKING_ROOM: usize = 3;
