@@ -1,0 +1,127 @@
+//! A new value that does not open to what was sealed never reaches the database, and the run says so.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+
+use reseal::format::{Carried, Cipher, Format, KeyHint, NonceRng, OpenError, UnfitKey, by_name, seeded};
+use reseal::key::{KeyId, KeyMaterial};
+use reseal::rotation::plan::prepare;
+use reseal::rotation::progress::{Progress, Stop};
+use reseal::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use reseal::rotation::{Job, Options, RotationError, rotate};
+use reseal::store::Store;
+use reseal::store::sqlite::SqliteStore;
+
+/// A format whose values open, to a plaintext that is one bit away from what was sealed: a machine with a broken memory.
+struct BrokenMemory;
+
+struct BrokenCipher(Box<dyn Cipher>);
+
+impl Format for BrokenMemory {
+    fn name(&self) -> &'static str {
+        "broken-memory"
+    }
+
+    fn hint(&self, stored: &[u8]) -> KeyHint {
+        if stored.starts_with(MARK) {
+            KeyHint::Unnamed
+        } else {
+            KeyHint::Foreign
+        }
+    }
+
+    fn cipher(&self, material: &KeyMaterial, id: Option<KeyId>) -> Result<Box<dyn Cipher>, UnfitKey> {
+        Ok(Box::new(BrokenCipher(by_name("fernet").unwrap().cipher(material, id)?)))
+    }
+
+    fn sealed_len(&self, plaintext_len: usize) -> usize {
+        MARK.len() + by_name("fernet").unwrap().sealed_len(plaintext_len)
+    }
+
+    fn is_text(&self) -> bool {
+        true
+    }
+
+    fn is_committing(&self) -> bool {
+        true
+    }
+
+    fn binds_associated_data(&self) -> bool {
+        false
+    }
+}
+
+impl Cipher for BrokenCipher {
+    fn open(&self, stored: &[u8], associated_data: &[u8], out: &mut Vec<u8>) -> Result<Carried, OpenError> {
+        let sealed = stored.strip_prefix(MARK).ok_or(OpenError::Malformed)?;
+        let carried = self.0.open(sealed, associated_data, out)?;
+        *out.last_mut().unwrap() ^= 1;
+        Ok(carried)
+    }
+
+    fn seal(&self, plaintext: &[u8], associated_data: &[u8], carried: Carried, rng: &mut NonceRng, out: &mut Vec<u8>) {
+        out.extend_from_slice(MARK);
+        self.0.seal(plaintext, associated_data, carried, rng, out);
+    }
+}
+
+const MARK: &[u8] = b"broken:";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_does_not_read_back_is_not_written_and_ends_the_run() {
+    let folder = support::tempdir();
+    let path = folder.path().join("app.db");
+    let fernet = by_name("fernet").unwrap();
+    let named = |material| NamedKey {
+        label: "key".to_owned(),
+        id: None,
+        material,
+    };
+    let (old, new) = (
+        named(KeyMaterial::generate().unwrap()),
+        named(KeyMaterial::generate().unwrap()),
+    );
+    let cipher = fernet.cipher(&old.material, None).unwrap();
+    let mut rng = seeded().unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, c TEXT)")
+        .unwrap();
+    for id in 1..=50 {
+        let mut token = Vec::new();
+        cipher.seal(format!("row {id}").as_bytes(), b"", Carried::default(), &mut rng, &mut token);
+        let token = String::from_utf8(token).unwrap();
+        connection.execute("INSERT INTO t VALUES (?, ?)", (id, token)).unwrap();
+    }
+    let rows = || -> Vec<String> {
+        let mut statement = connection.prepare("SELECT c FROM t ORDER BY id").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let before = rows();
+
+    let spec = ColumnSpec {
+        name: "c".to_owned(),
+        from: fernet,
+        to: &BrokenMemory,
+        associated_data: None,
+    };
+    let recipe = Recipe::new(vec![spec], &[old], &new, PlaintextPolicy::Refuse, 1).unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path).unwrap());
+    let job = Job {
+        table: "t".to_owned(),
+        filter: None,
+        recipe,
+        options: Options::default(),
+    };
+    let prepared = prepare(&*store, job).await.unwrap();
+    let outcome = rotate(&store, &prepared, &Arc::new(Progress::default()), &Arc::new(Stop::default())).await;
+    match outcome {
+        Err(RotationError::ReadBack { column, key }) => assert_eq!((column.as_str(), key.as_str()), ("c", "1")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rows(), before);
+}
