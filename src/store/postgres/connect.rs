@@ -98,3 +98,25 @@ const SESSION_SETTINGS: &str = "
     SET jit = off;
     SET max_parallel_workers_per_gather = 0;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> Option<PgSslMode> {
+        Server::parse(url).ok().map(|server| server.options.get_ssl_mode())
+    }
+
+    #[test]
+    fn a_server_elsewhere_is_spoken_to_over_verified_tls_unless_the_url_says_otherwise() {
+        let verified = |url| matches!(mode(url), Some(PgSslMode::VerifyFull));
+        assert!(verified("postgres://app@db.example.org/app"));
+        assert!(verified("postgres://app@192.0.2.7:5433/app"));
+        assert!(!verified("postgres://app@127.0.0.1/app"));
+        assert!(!verified("postgres://app@localhost/app?host=/run/postgresql"));
+        assert!(matches!(
+            mode("postgres://app@db.example.org/app?sslmode=require"),
+            Some(PgSslMode::Require)
+        ));
+    }
+}
