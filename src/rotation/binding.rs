@@ -17,6 +17,11 @@ pub struct Binder {
 pub struct NullContext;
 
 impl Binder {
+    /// What [`bind`](Self::bind) rendered last.
+    pub fn bound(&self) -> &[u8] {
+        &self.rendered
+    }
+
     /// The associated data of one value of a row; empty without a template.
     pub fn bind(&mut self, bound: Option<&BoundTemplate>, page: &Page, row: usize) -> Result<&[u8], NullContext> {
         self.rendered.clear();

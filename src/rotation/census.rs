@@ -163,7 +163,7 @@ impl Counter {
             self.tally_key(&recipe.target_label, current);
             self.census.current += current;
         }
-        wipe(&mut self.plain);
+        wipe(&mut self.plain, page.len());
     }
 
     fn unreadable(&mut self, relation: &str, page: &Page, row: usize, column: usize, reason: Reason) {

@@ -113,7 +113,7 @@ impl Resealer {
         Ok(())
     }
 
-    /// Seals the plaintext at `self.plain[start..]` into the arena and reads it back from there.
+    /// Seals the plaintext at `self.plain[start..]`, bound to the place that was judged last, into the arena and reads it back from there.
     fn reseal(
         &mut self,
         column: &ColumnRecipe,
@@ -125,9 +125,6 @@ impl Resealer {
         if let Some(reason) = &self.withhold {
             return self.quarantine(value, reason, swaps);
         }
-        let Ok(associated_data) = self.binder.bind(column.associated_data.as_ref(), value.page, value.row) else {
-            return self.quarantine(value, Reason::NullContext, swaps);
-        };
         if value.page.value(value.row, value.column).kind == Kind::Text && !column.to.is_text() {
             return self.quarantine(value, Reason::NotText, swaps);
         }
@@ -143,7 +140,7 @@ impl Resealer {
             &*column.target.cipher,
             &mut self.plain,
             start,
-            associated_data,
+            self.binder.bound(),
             carried,
             &mut self.rng,
             swaps.arena(),
@@ -195,11 +192,11 @@ impl Rewriter for Resealer {
                     Verdict::Unreadable(reason) => self.quarantine(value, reason, swaps)?,
                 }
                 if self.plain.len() > PLAIN_BYTES_KEPT {
-                    wipe(&mut self.plain);
+                    self.plain.zeroize();
                 }
             }
         }
-        wipe(&mut self.plain);
+        wipe(&mut self.plain, page.len());
         Ok(())
     }
 }
@@ -216,13 +213,15 @@ pub fn describe_key(page: &Page, row: usize) -> String {
     parts.join(", ")
 }
 
-/// Wipes an arena of plaintexts with all of its capacity; one that a huge value has blown up is given back.
-pub fn wipe(plain: &mut Vec<u8>) {
+/// Wipes an arena of plaintexts with all of its capacity, after a page of `rows`. Wiping takes as long as the capacity is large: what
+/// one huge value has blown up is given back, or every page after it, which in SQLite is a row, would pay for it.
+pub fn wipe(plain: &mut Vec<u8>, rows: usize) {
     plain.zeroize();
-    if plain.capacity() > 2 * PLAIN_BYTES_KEPT {
+    if plain.capacity() > (2 * PLAIN_BYTES_KEPT).min(rows.max(1) * PLAIN_BYTES_KEPT_PER_ROW) {
         *plain = Vec::new();
     }
 }
 
 /// Plaintexts of a page are wiped together, or earlier when they pass this many bytes.
 const PLAIN_BYTES_KEPT: usize = 256 * 1024;
+const PLAIN_BYTES_KEPT_PER_ROW: usize = 4 * 1024;
