@@ -1,5 +1,6 @@
 //! The phases of a run: re-encrypt by ranges, sweep until two in a row are clean, verify.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -240,7 +241,7 @@ impl<'a> Run<'a> {
     }
 
     async fn sweep(&self) -> Result<(Census, Counters), RotationError> {
-        let mut fences: Vec<(String, Fence)> = Vec::new();
+        let mut fences: BTreeMap<String, Fence> = BTreeMap::new();
         if let Some(plan) = &self.plan {
             // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
             if let Some(more) = self.ranges_of_new_relations().await? {
@@ -253,7 +254,7 @@ impl<'a> Run<'a> {
                     range: range.id,
                     epoch: range.epoch,
                 };
-                fences.push((range.interval.relation, fence));
+                fences.insert(range.interval.relation, fence);
             }
         }
         let pieces: Vec<SweepPiece> = self
@@ -261,13 +262,13 @@ impl<'a> Run<'a> {
             .await?
             .into_iter()
             .filter_map(|interval| {
-                let fence = fences.iter().find(|(relation, _)| *relation == interval.relation);
+                let fence = fences.get(&interval.relation);
                 // Attached within this very moment: the next sweep has its range.
                 if self.plan.is_some() && fence.is_none() {
                     return None;
                 }
                 Some(SweepPiece {
-                    fence: fence.map(|(_, fence)| fence.clone()),
+                    fence: fence.cloned(),
                     interval,
                 })
             })
