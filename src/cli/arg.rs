@@ -10,7 +10,7 @@ use clap::Args;
 use jiff::SignedDuration;
 
 use super::{CliError, Context, Exit};
-use crate::config::{RefError, Secret, SecretRef};
+use crate::config::{KeyringSettings, RefError, Secret, SecretRef};
 use crate::key::{KeyId, Keyring, KeyringEdit, KeyringError, KeyringFault, Keyset, KeysetName, Seal, Unlock};
 
 /// A reference from the command line, perhaps a wrong one. Parsing never fails here, because clap would repeat the text in its
@@ -19,6 +19,11 @@ use crate::key::{KeyId, Keyring, KeyringEdit, KeyringError, KeyringFault, Keyset
 pub struct RefArg<T>(Result<T, RefError>);
 
 impl<T> RefArg<T> {
+    /// A reference from elsewhere.
+    pub fn of(reference: T) -> Self {
+        Self(Ok(reference))
+    }
+
     /// The reference, or a usage error that does not repeat the text.
     pub fn get(&self) -> Result<&T, CliError> {
         self.0.as_ref().map_err(|error| (*error).into())
@@ -50,6 +55,37 @@ pub struct KeyringArgs {
 }
 
 impl KeyringArgs {
+    /// The keyring that a configuration names, opened as it says unless the command line says otherwise.
+    pub fn configured(&self, settings: Option<&KeyringSettings>) -> Self {
+        let Some(settings) = settings else {
+            return Self {
+                keyring: self.keyring.clone(),
+                unlock: self.unlock.clone(),
+                identity: self.identity.clone(),
+            };
+        };
+        let is_said = self.unlock.is_some() || self.identity.is_some();
+        Self {
+            keyring: settings.file.clone(),
+            unlock: if is_said {
+                self.unlock.clone()
+            } else {
+                settings.unlock.clone().map(RefArg::of)
+            },
+            identity: if is_said {
+                self.identity.clone()
+            } else {
+                settings.identity.clone()
+            },
+        }
+    }
+
+    /// What opens the keyring, which must exist.
+    pub fn unlock_existing(&self, context: &mut Context<'_>) -> Result<Unlock, CliError> {
+        self.require_file()?;
+        self.unlock(context)
+    }
+
     /// Opens the keyring for reading.
     pub fn open(&self, context: &mut Context<'_>) -> Result<Keyring, CliError> {
         self.require_file()?;

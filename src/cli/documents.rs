@@ -1,20 +1,22 @@
 //! The JSON of rotations: fields that scripts rely on.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::Exit;
 use crate::rotation::census::Census;
 use crate::rotation::preflight::{Finding, Severity};
 use crate::rotation::progress::Progress;
+use crate::rotation::{RotationReport, VerifyReport};
 use crate::store::page::Quarantined;
 use crate::store::survey::Survey;
 use crate::store::value::Cell;
 
 /// A value that was left untouched, or is still due.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct ValueEntry {
     table: String,
     column: String,
@@ -74,6 +76,93 @@ pub struct Outcome {
     pub verified: bool,
     /// The exit code.
     pub exit: u8,
+}
+
+/// Sums over the datasets of a keyset: the fields that scripts know from single tables.
+#[derive(Serialize)]
+pub struct Totals {
+    rows_scanned: u64,
+    values_reencrypted: u64,
+    values_already_current: u64,
+    values_null: u64,
+    lost_races: u64,
+    quarantined: Vec<ValueEntry>,
+    quarantined_total: u64,
+    not_current: Vec<ValueEntry>,
+    census: BTreeMap<String, u64>,
+}
+
+impl Totals {
+    /// Adds up.
+    pub fn of<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> Self {
+        let mut sum = Self {
+            rows_scanned: 0,
+            values_reencrypted: 0,
+            values_already_current: 0,
+            values_null: 0,
+            lost_races: 0,
+            quarantined: Vec::new(),
+            quarantined_total: 0,
+            not_current: Vec::new(),
+            census: BTreeMap::new(),
+        };
+        for outcome in outcomes {
+            sum.rows_scanned += outcome.rows_scanned;
+            sum.values_reencrypted += outcome.values_reencrypted;
+            sum.values_already_current += outcome.values_already_current;
+            sum.values_null += outcome.values_null;
+            sum.lost_races += outcome.lost_races;
+            sum.quarantined.extend(outcome.quarantined.iter().cloned());
+            sum.quarantined_total += outcome.quarantined_total;
+            sum.not_current.extend(outcome.not_current.iter().cloned());
+            for (key, count) in &outcome.census {
+                *sum.census.entry(key.clone()).or_default() += count;
+            }
+        }
+        sum
+    }
+}
+
+/// What a rotation of a table did and found.
+pub fn rotated(survey: &Survey, report: &RotationReport, progress: &Progress, begun: Instant) -> Outcome {
+    let (counters, census) = (&report.counters, &report.census);
+    Outcome {
+        rows_scanned: counters.rows_scanned,
+        values_reencrypted: counters.values_reencrypted,
+        values_already_current: counters.values_already_current,
+        values_null: counters.values_null,
+        lost_races: counters.lost_races,
+        rows_per_second: rate(report.this_run.0, report.this_run.1),
+        verified: report.verified,
+        exit: if report.verified { Exit::Done } else { Exit::Findings }.code(),
+        ..found(survey, &report.columns, census, progress, begun)
+    }
+}
+
+/// What a verification of a table found.
+pub fn verified(survey: &Survey, report: &VerifyReport, progress: &Progress, begun: Instant) -> Outcome {
+    found(survey, &report.columns, &report.census, progress, begun)
+}
+
+fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progress, begun: Instant) -> Outcome {
+    Outcome {
+        rows_scanned: counted.rows,
+        values_reencrypted: 0,
+        values_already_current: counted.current,
+        values_null: counted.nulls,
+        lost_races: 0,
+        quarantined: entries(survey, columns, &counted.quarantined_values),
+        quarantined_total: counted.quarantined(),
+        not_current: entries(survey, columns, &counted.due_values),
+        nested: entries(survey, columns, &counted.nested_values),
+        nested_total: counted.nested,
+        census: census(counted),
+        elapsed_seconds: seconds(begun.elapsed()),
+        rows_per_second: 0.0,
+        phases: phases(progress),
+        verified: counted.is_clean(),
+        exit: if counted.is_clean() { Exit::Done } else { Exit::Findings }.code(),
+    }
 }
 
 /// Entries of a census with names instead of positions.

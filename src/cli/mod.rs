@@ -11,6 +11,7 @@ mod drill;
 mod error;
 mod exit;
 mod keys;
+mod managed;
 mod output;
 mod plan;
 mod process;
@@ -69,9 +70,9 @@ struct Cli {
 enum Command {
     Drill(drill::DrillArgs),
     Scan(scan::ScanArgs),
-    Plan(plan::PlanArgs),
+    Plan(Box<plan::PlanArgs>),
     Rotate(Box<rotate::RotateArgs>),
-    Verify(verify::VerifyArgs),
+    Verify(Box<verify::VerifyArgs>),
     Status(status::StatusArgs),
     Ack(ack::AckArgs),
     Keys(keys::KeysArgs),
@@ -100,9 +101,9 @@ impl Command {
         match self {
             Self::Drill(args) => drill::run(&args, context),
             Self::Scan(args) => scan::run(args, context),
-            Self::Plan(args) => plan::run(args, context),
+            Self::Plan(args) => plan::run(*args, context),
             Self::Rotate(args) => rotate::run(*args, context),
-            Self::Verify(args) => verify::run(args, context),
+            Self::Verify(args) => verify::run(*args, context),
             Self::Status(args) => status::run(args, context),
             Self::Ack(args) => ack::run(args, context),
             Self::Keys(args) => keys::run(args, context),

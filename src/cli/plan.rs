@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::documents::{self, FindingEntry};
+use super::managed::{ManagedArgs, look};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
@@ -19,6 +20,9 @@ use crate::store::survey::Column;
 #[derive(Args)]
 pub struct PlanArgs {
     #[command(flatten)]
+    managed: ManagedArgs,
+
+    #[command(flatten)]
     selection: Selection,
 
     #[command(flatten)]
@@ -30,7 +34,7 @@ pub struct PlanArgs {
 }
 
 #[derive(Serialize)]
-struct PlanDocument<'a> {
+pub(super) struct PlanDocument<'a> {
     server: &'a str,
     table: &'a str,
     relations: usize,
@@ -45,6 +49,35 @@ struct PlanDocument<'a> {
     findings: Vec<FindingEntry<'a>>,
     allowed: bool,
     exit: u8,
+}
+
+impl<'a> PlanDocument<'a> {
+    /// What a plan reports, for scripts.
+    pub(super) fn of(report: &'a PlanReport) -> Self {
+        let survey = &report.survey;
+        let allowed = preflight::allows(&report.findings);
+        Self {
+            server: &survey.server,
+            table: &survey.table,
+            relations: survey.relations.len(),
+            primary_key: columns(&survey.key),
+            columns: columns(&survey.values),
+            rows_estimate: survey.rows_estimate,
+            table_bytes: survey.bytes,
+            bytes_to_rewrite: report.bytes_to_rewrite(),
+            mean_value_bytes: report.mean_value_bytes,
+            duration_seconds: durations(survey.rows_estimate),
+            sample: Sample {
+                rows: report.sample.rows,
+                nulls: report.sample.nulls,
+                unreadable: report.sample.unreadable,
+                census: documents::census(&report.sample),
+            },
+            findings: documents::findings(&report.findings),
+            allowed,
+            exit: if allowed { Exit::Done } else { Exit::Refused }.code(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -68,6 +101,9 @@ struct Sample {
 pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let mut options = args.tuning.options("plan");
     options.accepted.clone_from(&args.accept);
+    if !args.selection.names_a_table() {
+        return look::plan_keyset(&args.managed, &args.selection.keyring, options, context);
+    }
     let report = tuning::run(context.output.is_json(), async |_progress, _stop| {
         let selected = args.selection.select(context, options, true).await?;
         let prepared = prepare(&*selected.store, selected.job)
@@ -80,29 +116,7 @@ pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
     let allowed = preflight::allows(&report.findings);
     let exit = if allowed { Exit::Done } else { Exit::Refused };
     say(&report, allowed, context);
-    let survey = &report.survey;
-    let document = PlanDocument {
-        server: &survey.server,
-        table: &survey.table,
-        relations: survey.relations.len(),
-        primary_key: columns(&survey.key),
-        columns: columns(&survey.values),
-        rows_estimate: survey.rows_estimate,
-        table_bytes: survey.bytes,
-        bytes_to_rewrite: report.bytes_to_rewrite(),
-        mean_value_bytes: report.mean_value_bytes,
-        duration_seconds: durations(survey.rows_estimate),
-        sample: Sample {
-            rows: report.sample.rows,
-            nulls: report.sample.nulls,
-            unreadable: report.sample.unreadable,
-            census: documents::census(&report.sample),
-        },
-        findings: documents::findings(&report.findings),
-        allowed,
-        exit: exit.code(),
-    };
-    context.output.document("reseal.plan/1", &document)?;
+    context.output.document("reseal.plan/1", &PlanDocument::of(&report))?;
     Ok(exit)
 }
 
@@ -118,7 +132,7 @@ fn columns(columns: &[Column]) -> Vec<ColumnEntry<'_>> {
         .collect()
 }
 
-fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>) {
+pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>) {
     let survey = &report.survey;
     let output = &mut context.output;
     let key: Vec<&str> = survey.key.iter().map(|column| column.name.as_str()).collect();

@@ -8,6 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::documents::{self, FindingEntry, Outcome};
+use super::managed::rotate::WishArgs;
+use super::managed::{self, ManagedArgs};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
@@ -22,10 +24,20 @@ use crate::rotation::{OnUnreadable, RotationReport, rotate};
 /// still the one that was read. Progress is committed with the rows: after kill -9, a lost connection or Ctrl-C, run the same command
 /// again. At the end everything is read twice over and every value opened; only then is the exit code 0.
 ///
-/// Before: the application must read with both keys, and write with the new one.
+/// One table (--table): before, the application must read with both keys, and write with the new one.
+///
+/// A keyset (KEYSET, described in reseal.toml): a new key is made and given to readers; when every live instance has it, it becomes
+/// primary; when every one seals with it, the values of all datasets are moved and verified; when nothing needs the old key any more, it
+/// is taken from readers. Instances say by themselves what they have (Keyring::report_to), or through reseal ack.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RotateArgs {
+    #[command(flatten)]
+    managed: ManagedArgs,
+
+    #[command(flatten)]
+    wish: WishArgs,
+
     #[command(flatten)]
     selection: Selection,
 
@@ -37,7 +49,7 @@ pub struct RotateArgs {
     on_unreadable: OnUnreadableArg,
 
     /// My word that every instance of the application reads with both keys and writes with the new one
-    #[arg(long)]
+    #[arg(long, requires = "table")]
     dual_read_confirmed: bool,
 
     /// Do not ask
@@ -49,7 +61,7 @@ pub struct RotateArgs {
     accept: Vec<String>,
 
     /// Keep no progress in the database: no control tables, no resuming, no fence
-    #[arg(long)]
+    #[arg(long, requires = "table")]
     no_state: bool,
 
     /// Wrest the table from a run that hangs; its batches are rejected from then on
@@ -99,6 +111,10 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     options.take_over = args.take_over;
     options.accepted.clone_from(&args.accept);
 
+    if !args.selection.names_a_table() {
+        agree(&args, context)?;
+        return managed::rotate::run(&args.managed, &args.wish, &args.selection.keyring, options, context);
+    }
     let mut seen: Option<Arc<Progress>> = None;
     let json = context.output.is_json();
     let outcome = tuning::run(json, async |progress, stop| {
@@ -133,6 +149,11 @@ fn confirm(args: &RotateArgs, managed: bool, context: &mut Context<'_>) -> Resul
             .next("give every instance both keys, the new one first; then add --dual-read-confirmed"));
         }
     }
+    agree(args, context)
+}
+
+fn agree(args: &RotateArgs, context: &mut Context<'_>) -> Result<(), CliError> {
+    let terminal = std::io::stdin().is_terminal();
     let agreed = args.yes || (terminal && ask("Rewrite the values now?", context)?);
     if !agreed {
         return Err(CliError::new(Exit::Refused, "not confirmed")
@@ -156,26 +177,8 @@ fn finish(
     begun: Instant,
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
-    let (counters, census) = (&report.counters, &report.census);
     let exit = if report.verified { Exit::Done } else { Exit::Findings };
-    let outcome = Outcome {
-        rows_scanned: counters.rows_scanned,
-        values_reencrypted: counters.values_reencrypted,
-        values_already_current: counters.values_already_current,
-        values_null: counters.values_null,
-        lost_races: counters.lost_races,
-        quarantined: documents::entries(&prepared.survey, &report.columns, &census.quarantined_values),
-        quarantined_total: census.quarantined(),
-        not_current: documents::entries(&prepared.survey, &report.columns, &census.due_values),
-        nested: documents::entries(&prepared.survey, &report.columns, &census.nested_values),
-        nested_total: census.nested,
-        census: documents::census(census),
-        elapsed_seconds: documents::seconds(begun.elapsed()),
-        rows_per_second: documents::rate(report.this_run.0, report.this_run.1),
-        phases: documents::phases(progress),
-        verified: report.verified,
-        exit: exit.code(),
-    };
+    let outcome = documents::rotated(&prepared.survey, report, progress, begun);
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
     let document = RotateDocument {
         table: &prepared.survey.table,
@@ -217,6 +220,13 @@ Examples:
   A leaked Fernet key, the old and the new one in the environment:
     reseal rotate --database env:DATABASE_URL --table public.customers --column email --column notes \\
       --format fernet --from env:OLD_KEY --to env:NEW_KEY --dual-read-confirmed --yes
+
+  A keyset with all its datasets, as reseal.toml describes them; the same command goes on after any stop:
+    reseal rotate customer-data --yes
+
+  Its key has leaked; or back, while the old key is still there:
+    reseal rotate customer-data --compromised --policy lock-down --yes
+    reseal rotate customer-data --rollback --yes
 
   Keys of a keyring, Tink format, values bound to their rows:
     reseal rotate --database sqlite:app.db --table customers --column email --format tink \\

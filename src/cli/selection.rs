@@ -29,11 +29,11 @@ pub struct Selection {
     database: DatabaseArg,
 
     /// The table, as in SQL; schema-qualified where the database has schemas
-    #[arg(long, value_name = "TABLE")]
-    table: String,
+    #[arg(long, value_name = "TABLE", requires = "columns", requires = "to")]
+    table: Option<String>,
 
     /// An encrypted column; repeat for more: all of them are rewritten in one pass
-    #[arg(long = "column", value_name = "COLUMN", required = true)]
+    #[arg(long = "column", value_name = "COLUMN", requires = "table")]
     columns: Vec<String>,
 
     /// How the values are sealed now: fernet, tink, aes-gcm, …; one for all columns, or one for each. Detected when certain
@@ -57,15 +57,16 @@ pub struct Selection {
     from: Vec<RefArg<KeyRef>>,
 
     /// The new key
-    #[arg(long = "to", value_name = "REF")]
-    to: RefArg<KeyRef>,
+    #[arg(long = "to", value_name = "REF", requires = "table")]
+    to: Option<RefArg<KeyRef>>,
 
     /// What values get that are not sealed at all
     #[arg(long, value_enum, default_value_t = PlaintextArg::Refuse, value_name = "POLICY")]
     plaintext: PlaintextArg,
 
+    /// The keyring; in managed use that of the configuration comes first.
     #[command(flatten)]
-    keyring: KeyringArgs,
+    pub keyring: KeyringArgs,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -112,6 +113,21 @@ impl DatabaseArg {
 }
 
 impl Selection {
+    /// Whether one table is named; otherwise a keyset of the configuration is meant.
+    pub fn names_a_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    fn table(&self) -> Result<&str, CliError> {
+        self.table.as_deref().ok_or_else(|| CliError::usage("--table is missing"))
+    }
+
+    fn to(&self) -> Result<&RefArg<KeyRef>, CliError> {
+        self.to
+            .as_ref()
+            .ok_or_else(|| CliError::usage("--to is missing: which key shall open the values?"))
+    }
+
     /// Reads URL and keys, detects formats where they were left out. Connects; writes nothing.
     pub async fn select(&self, context: &mut Context<'_>, options: Options, needs_from: bool) -> Result<Selected, CliError> {
         if needs_from && self.from.is_empty() {
@@ -121,7 +137,7 @@ impl Selection {
         let store = self.database.open(context, &options.owner)?;
         let keys = self.keys(context)?;
         let formats = self.formats(&*store, &keys).await?;
-        let managed = [&self.to]
+        let managed = [self.to()?]
             .into_iter()
             .chain(&self.from)
             .all(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(_))));
@@ -139,7 +155,7 @@ impl Selection {
         Ok(Selected {
             store,
             job: Job {
-                table: self.table.clone(),
+                table: self.table()?.to_owned(),
                 filter: self.filter.clone(),
                 recipe,
                 options,
@@ -149,13 +165,13 @@ impl Selection {
     }
 
     fn keys(&self, context: &mut Context<'_>) -> Result<Keys, CliError> {
-        for reference in std::iter::once(&self.to).chain(&self.from) {
+        for reference in std::iter::once(self.to()?).chain(&self.from) {
             if let KeyRef::Secret(secret) = reference.get()? {
                 context.secrets.keep_from_children(secret);
             }
         }
         let mut destroyed = Vec::new();
-        let to = self.read_keys(context, self.to.get()?, "the new key", Role::Target, &mut destroyed)?;
+        let to = self.read_keys(context, self.to()?.get()?, "the new key", Role::Target, &mut destroyed)?;
         let to = to
             .into_iter()
             .next()
@@ -258,7 +274,7 @@ impl Selection {
 
     async fn detected(&self, store: &dyn Store, keys: &Keys) -> Result<Vec<&'static dyn Format>, CliError> {
         let ids: Vec<_> = keys.from.iter().chain([&keys.to]).filter_map(|key| key.id).collect();
-        let found = detect::formats(store, &self.table, &self.columns, self.filter.as_deref(), &ids)
+        let found = detect::formats(store, self.table()?, &self.columns, self.filter.as_deref(), &ids)
             .await
             .map_err(|error| super::rotation_error::rotation_error(&error))?;
         self.columns

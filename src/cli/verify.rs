@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::documents::{self, FindingEntry, Outcome};
+use super::managed::{ManagedArgs, look};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
@@ -13,13 +14,16 @@ use super::{CliError, Context, Exit};
 use crate::rotation::plan::prepare;
 use crate::rotation::verify;
 
-/// Open every value of a table and count them per key; writes nothing
+/// Open every value of a table, or of every dataset of a keyset, and count them per key; writes nothing
 ///
 /// Exit code 0 says that every non-null value opened under the key given with --to. Give old keys with --from to have the values
 /// that they open counted by name instead of listed as unreadable.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct VerifyArgs {
+    #[command(flatten)]
+    managed: ManagedArgs,
+
     #[command(flatten)]
     selection: Selection,
 
@@ -38,6 +42,9 @@ struct VerifyDocument<'a> {
 pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let options = args.tuning.options("verify");
+    if !args.selection.names_a_table() {
+        return look::verify_keyset(&args.managed, &args.selection.keyring, options, context);
+    }
     let (prepared, report, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
         let selected = args.selection.select(context, options, false).await?;
         let prepared = prepare(&*selected.store, selected.job)
@@ -50,24 +57,7 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
     })?;
     let census = &report.census;
     let exit = if census.is_clean() { Exit::Done } else { Exit::Findings };
-    let outcome = Outcome {
-        rows_scanned: census.rows,
-        values_reencrypted: 0,
-        values_already_current: census.current,
-        values_null: census.nulls,
-        lost_races: 0,
-        quarantined: documents::entries(&prepared.survey, &report.columns, &census.quarantined_values),
-        quarantined_total: census.quarantined(),
-        not_current: documents::entries(&prepared.survey, &report.columns, &census.due_values),
-        nested: documents::entries(&prepared.survey, &report.columns, &census.nested_values),
-        nested_total: census.nested,
-        census: documents::census(census),
-        elapsed_seconds: documents::seconds(begun.elapsed()),
-        rows_per_second: 0.0,
-        phases: documents::phases(&progress),
-        verified: census.is_clean(),
-        exit: exit.code(),
-    };
+    let outcome = documents::verified(&prepared.survey, &report, &progress, begun);
     context.output.say(&format!(
         "{}: {} rows read, {} NULL",
         prepared.survey.table, census.rows, census.nulls
@@ -83,6 +73,7 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
 }
 
 const EXAMPLES: &str = "\
-Example:
+Examples:
   reseal verify --database env:DATABASE_URL --table public.customers --column email --format fernet \\
-    --from env:OLD_KEY --to env:NEW_KEY";
+    --from env:OLD_KEY --to env:NEW_KEY
+  reseal verify customer-data        # every dataset of the keyset in reseal.toml";

@@ -39,8 +39,10 @@ pub struct Config {
 pub struct KeyringSettings {
     /// The sealed file.
     pub file: PathBuf,
-    /// What opens it.
+    /// Where its passphrase is read from.
     pub unlock: Option<SecretRef>,
+    /// The file with the age identity that opens it.
+    pub identity: Option<PathBuf>,
 }
 
 /// A configuration that cannot be used.
@@ -161,8 +163,12 @@ fn keyring(mut section: Section<'_>) -> Result<KeyringSettings, ConfigFault> {
         key: section.path("file"),
     })?;
     let unlock = section.parsed("unlock")?;
+    let identity = section.file("identity")?;
+    if unlock.is_some() && identity.is_some() {
+        return Err(section.wrong("identity", "and unlock exclude each other"));
+    }
     section.finish()?;
-    Ok(KeyringSettings { file, unlock })
+    Ok(KeyringSettings { file, unlock, identity })
 }
 
 fn read_bounded(path: &Path) -> Result<String, ConfigFault> {

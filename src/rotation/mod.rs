@@ -4,6 +4,8 @@
 //! prepare ─► plan ─► lock, claim ─► re-encrypt (ranges) ─► sweep until two are clean ─► verify ─► verified
 //! ```
 //!
+//! [`protocol`] is the rotation of a whole keyset around it: keys introduced, promoted and retired, with gates between.
+//!
 //! This is the only place where keys, formats and databases meet. Whatever stops a run — a signal, kill -9, a lost connection, a
 //! full disk — the same call continues it: cursors are committed with the rows they speak of.
 
@@ -22,6 +24,7 @@ mod phases;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
+pub mod protocol;
 mod range;
 pub mod recipe;
 mod retry;

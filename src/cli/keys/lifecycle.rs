@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::view;
 use crate::cli::arg::{KeyringArgs, keyset, parse_key_id};
+use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
-use crate::key::{Key, KeyId, KeyState, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
+use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
 
 /// Give a pending key to readers, or give a retired one back to them
 #[derive(Args)]
@@ -31,9 +32,15 @@ pub struct PromoteArgs {
 
 /// Take a key from readers, once nothing needs it
 ///
-/// Make sure first that no value is left under it: reseal verify. The key stays in the keyring and can be staged again.
+/// With --config every value of every dataset of the keyset is opened first, and every live instance must have acknowledged: while
+/// anything needs the key, it is refused, with each reason and its count. Without it nobody checks. The key stays in the keyring and
+/// can be staged again.
 #[derive(Args)]
 pub struct RetireArgs {
+    /// The configuration that names the datasets of the keyset
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+
     #[command(flatten)]
     which: WhichKey,
 }
@@ -100,7 +107,29 @@ pub(super) fn promote(args: PromoteArgs, context: &mut Context<'_>) -> Result<Ex
 
 pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let candidate = |key: &Key| matches!(key.state(), KeyState::Retiring | KeyState::Compromised) && key.retired_at().is_none();
-    change(&args.which, "retire", candidate, Previous::Kept, context, Keyset::retire)
+    let Some(config) = args.config else {
+        let exit = change(&args.which, "retire", candidate, Previous::Kept, context, Keyset::retire)?;
+        context.output.say(
+            "Nobody has checked whether values or instances still need it: that takes --config with the datasets of the keyset.",
+        );
+        return Ok(exit);
+    };
+    let which = args.which;
+    let managed = ManagedArgs::of(which.keyset.clone(), config);
+    let options = crate::rotation::Options::default();
+    let choose = |keyring: &Keyring| match which.key {
+        Some(id) => Ok(id),
+        None => only_candidate(keyset(keyring, &which.keyset)?, "retire", candidate),
+    };
+    match managed::retire::run(&managed, &which.keyring, choose, options, context)? {
+        Ok((keyring, id, path)) => {
+            let keyset = keyset(&keyring, &which.keyset)?;
+            context.output.say(&view::table(keyset));
+            view::document(context, "retire", &path, &keyring, [keyset], Some(id))?;
+            Ok(Exit::Done)
+        }
+        Err(exit) => Ok(exit),
+    }
 }
 
 pub(super) fn compromise(args: CompromiseArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {

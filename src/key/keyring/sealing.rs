@@ -54,6 +54,14 @@ impl Unlock {
         Self::Passphrase(passphrase, WorkFactor::STANDARD)
     }
 
+    /// The same once more, for another opening: the secrets in the copy are wiped like those in the original.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Passphrase(passphrase, work) => Self::Passphrase(passphrase.clone(), *work),
+            Self::Identities(identities) => Self::Identities(identities.clone()),
+        }
+    }
+
     pub(super) fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
         check_header(sealed)?;
         let decryptor = Decryptor::new_buffered(sealed).map_err(locked)?;

@@ -1,0 +1,44 @@
+//! Errors of a keyset's rotation in the four parts that an operator needs.
+
+use crate::cli::rotation_error::{rotation_error, store_error};
+use crate::cli::{CliError, Exit};
+use crate::rotation::RotationError;
+use crate::rotation::protocol::ProtocolError;
+use crate::store::StoreError;
+
+/// What a failed rotation of a keyset says.
+pub fn protocol_error(error: ProtocolError) -> CliError {
+    match error {
+        ProtocolError::Refused { why, next } => CliError::new(Exit::Refused, why)
+            .durable("what was there before: this run has touched nothing")
+            .next(next),
+        ProtocolError::Preflight { dataset, findings } => {
+            rotation_error(&RotationError::Refused(findings)).at(format!("dataset {dataset}"))
+        }
+        ProtocolError::Dataset { dataset, cause } => rotation_error(&cause).at(format!("dataset {dataset}")),
+        ProtocolError::Held { .. } => CliError::from_error(Exit::Conflict, &error)
+            .durable("nothing was touched by this run")
+            .next("wait for it; or, if it hangs, run again with --take-over; or lead it to a third key with --supersede"),
+        ProtocolError::Gate { .. } => CliError::new(Exit::Incomplete, error.to_string()).durable(DURABLE).next(
+            "give those instances the keyring file, or end them and their entries (reseal ack --gone); then run the same command again",
+        ),
+        ProtocolError::Keyring(cause) => CliError::from(cause),
+        ProtocolError::Keyset(cause) => CliError::from(cause),
+        ProtocolError::Store {
+            step: "lock",
+            cause: StoreError::Held { holder },
+        } => CliError::new(Exit::Conflict, format!("{holder} took this rotation over"))
+            .durable(DURABLE)
+            .next("see reseal status"),
+        ProtocolError::Store { step, cause } => store_error(&cause, step),
+        ProtocolError::Sessions(_) => CliError::new(Exit::Incomplete, error.to_string())
+            .durable(DURABLE)
+            .next("run the same command again: sessions are ended before a value is moved"),
+        ProtocolError::Phase(_) => CliError::from_error(Exit::Bug, &error).durable(DURABLE).next("look at reseal status, and report this"),
+        ProtocolError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
+            .durable(DURABLE)
+            .next("run the same command again: it goes on where it stopped"),
+    }
+}
+
+const DURABLE: &str = "every key that was made, every phase that was passed and every batch that was committed; each value opens under a key of the keyset";

@@ -1,0 +1,127 @@
+//! `reseal plan` and `reseal verify` of a keyset.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::error::protocol_error;
+use super::{ManagedArgs, ask_only};
+use crate::cli::arg::KeyringArgs;
+use crate::cli::documents::{self, Outcome};
+use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning};
+use crate::rotation::protocol::{plan, verify};
+use crate::rotation::{Options, preflight};
+
+#[derive(Serialize)]
+struct PlansDocument<'a> {
+    keyset: &'a str,
+    datasets: Vec<NamedPlan<'a>>,
+    allowed: bool,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct NamedPlan<'a> {
+    dataset: &'a str,
+    #[serde(flatten)]
+    plan: one_plan::PlanDocument<'a>,
+}
+
+/// What a rotation of the keyset would meet in each of its datasets.
+pub fn plan_keyset(
+    args: &ManagedArgs,
+    keyring: &KeyringArgs,
+    options: Options,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let managed = args.managed(keyring, ask_only(), options, context)?;
+    let reports = tuning::run(context.output.is_json(), async |_progress, _stop| {
+        plan(&managed).await.map_err(protocol_error)
+    })?;
+    let allowed = reports.iter().all(|(_, report)| preflight::allows(&report.findings));
+    let exit = if allowed { Exit::Done } else { Exit::Refused };
+    for (name, report) in &reports {
+        context.output.say(&format!("dataset {name}:"));
+        one_plan::say(report, preflight::allows(&report.findings), context);
+    }
+    let document = PlansDocument {
+        keyset: managed.keyset.as_str(),
+        datasets: reports
+            .iter()
+            .map(|(dataset, report)| NamedPlan {
+                dataset,
+                plan: one_plan::PlanDocument::of(report),
+            })
+            .collect(),
+        allowed,
+        exit: exit.code(),
+    };
+    context.output.document("reseal.plan/1", &document)?;
+    Ok(exit)
+}
+
+#[derive(Serialize)]
+struct VerificationsDocument<'a> {
+    keyset: &'a str,
+    #[serde(flatten)]
+    total: documents::Totals,
+    elapsed_seconds: f64,
+    rows_per_second: f64,
+    phases: Vec<documents::Phase>,
+    datasets: Vec<NamedOutcome>,
+    verified: bool,
+    exit: u8,
+}
+
+/// What was found in a dataset.
+#[derive(Serialize)]
+struct NamedOutcome {
+    dataset: String,
+    table: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// Opens every value of the keyset's datasets.
+pub fn verify_keyset(
+    args: &ManagedArgs,
+    keyring: &KeyringArgs,
+    options: Options,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let begun = Instant::now();
+    let managed = args.managed(keyring, ask_only(), options, context)?;
+    let (reports, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
+        let reports = verify(&managed, &progress, &stop).await.map_err(protocol_error)?;
+        Ok((reports, progress))
+    })?;
+    let is_clean = reports.iter().all(|(_, _, report)| report.census.is_clean());
+    let exit = if is_clean { Exit::Done } else { Exit::Findings };
+    let datasets: Vec<NamedOutcome> = reports
+        .into_iter()
+        .map(|(dataset, survey, report)| NamedOutcome {
+            dataset,
+            table: survey.table.clone(),
+            outcome: documents::verified(&survey, &report, &progress, begun),
+        })
+        .collect();
+    for found in &datasets {
+        context.output.say(&format!(
+            "dataset {} ({}): {} rows read, {} NULL",
+            found.dataset, found.table, found.outcome.rows_scanned, found.outcome.values_null
+        ));
+        summary::verification(&found.outcome, &mut context.output);
+    }
+    let document = VerificationsDocument {
+        keyset: managed.keyset.as_str(),
+        total: documents::Totals::of(datasets.iter().map(|found| &found.outcome)),
+        elapsed_seconds: documents::seconds(begun.elapsed()),
+        rows_per_second: 0.0,
+        phases: documents::phases(&progress),
+        datasets,
+        verified: is_clean,
+        exit: exit.code(),
+    };
+    context.output.document("reseal.verify/1", &document)?;
+    Ok(exit)
+}

@@ -1,0 +1,247 @@
+//! The document of a keyset's rotation, and the same for people.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::cli::documents::{self, Outcome};
+use crate::cli::error::ErrorDocument;
+use crate::cli::status::InstanceEntry;
+use crate::cli::{CliError, Exit, Output, summary};
+use crate::rotation::progress::Progress;
+use crate::rotation::protocol::{Gate, ManagedReport, Need, Phase, PhaseReport};
+
+/// The document of a rotation that ran to its end.
+#[derive(Serialize)]
+pub struct ManagedDocument {
+    rotation: String,
+    keyset: String,
+    revision: u64,
+    from: u32,
+    to: u32,
+    direction: String,
+    mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
+    phase: String,
+    #[serde(flatten)]
+    total: documents::Totals,
+    elapsed_seconds: f64,
+    rows_per_second: f64,
+    phases: Vec<PhaseEntry>,
+    datasets: Vec<DatasetEntry>,
+    instances: Vec<InstanceEntry>,
+    retired: Vec<u32>,
+    needs: Vec<NeedEntry>,
+    verified: bool,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct PhaseEntry {
+    name: &'static str,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<GateEntry>,
+}
+
+/// How a gate stood.
+#[derive(Serialize)]
+pub struct GateEntry {
+    name: &'static str,
+    revision: u64,
+    waited_seconds: f64,
+    acknowledged: Vec<String>,
+    missing: Vec<MissingEntry>,
+    gone: Vec<String>,
+    evicted: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct MissingEntry {
+    instance: String,
+    revision: u64,
+    newest_revision: u64,
+    heard_seconds_ago: u64,
+    lease_left_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct DatasetEntry {
+    dataset: String,
+    database: String,
+    table: String,
+    plan: String,
+    sweeps: u32,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// A reason against taking a key from readers.
+#[derive(Serialize)]
+pub struct NeedEntry {
+    name: &'static str,
+    count: u64,
+    what: String,
+}
+
+/// What is known of a rotation that did not end.
+#[derive(Serialize)]
+pub struct UnfinishedDocument<'a> {
+    keyset: &'a str,
+    rows_scanned: u64,
+    values_reencrypted: u64,
+    lost_races: u64,
+    phases: Vec<documents::Phase>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<GateEntry>,
+    elapsed_seconds: f64,
+    verified: bool,
+    exit: u8,
+    error: ErrorDocument<'a>,
+}
+
+impl GateEntry {
+    /// The same for scripts.
+    pub fn of(gate: &Gate) -> Self {
+        Self {
+            name: gate.kind.as_str(),
+            revision: gate.needed,
+            waited_seconds: documents::seconds(gate.waited),
+            acknowledged: gate.acknowledged.clone(),
+            missing: gate
+                .missing
+                .iter()
+                .map(|missing| MissingEntry {
+                    instance: missing.instance.clone(),
+                    revision: missing.revision,
+                    newest_revision: missing.newest_revision,
+                    heard_seconds_ago: missing.heard_seconds_ago,
+                    lease_left_seconds: missing.lease_left_seconds,
+                })
+                .collect(),
+            gone: gate.gone.clone(),
+            evicted: gate.evicted.clone(),
+        }
+    }
+}
+
+impl NeedEntry {
+    /// The same for scripts.
+    pub fn of(need: &Need) -> Self {
+        Self {
+            name: need.name(),
+            count: need.count(),
+            what: need.to_string(),
+        }
+    }
+}
+
+/// Makes the document of a rotation, and says the same to people.
+pub fn finished(
+    keyset: &str,
+    report: ManagedReport,
+    progress: &Progress,
+    begun: Instant,
+    output: &mut Output<'_>,
+) -> (ManagedDocument, Exit) {
+    // A run that only waited for the last gate goes on from the proof of the run before it.
+    let was_verified = report.record.history.iter().any(|(phase, _)| phase == Phase::Verify.as_str());
+    let verified = was_verified && report.datasets.iter().all(|dataset| dataset.report.verified);
+    let exit = if report.record.finished_at.is_some() {
+        Exit::Done
+    } else {
+        Exit::Findings
+    };
+    let mut rows = (0, std::time::Duration::ZERO);
+    for dataset in &report.datasets {
+        rows = (rows.0 + dataset.report.this_run.0, rows.1 + dataset.report.this_run.1);
+    }
+    let datasets: Vec<DatasetEntry> = report
+        .datasets
+        .into_iter()
+        .map(|dataset| DatasetEntry {
+            outcome: documents::rotated(&dataset.survey, &dataset.report, progress, begun),
+            dataset: dataset.name,
+            database: dataset.place,
+            table: dataset.survey.table.clone(),
+            plan: dataset.report.plan.clone(),
+            sweeps: dataset.report.sweeps,
+        })
+        .collect();
+    for dataset in &datasets {
+        summary::rotation(
+            &format!("dataset {} ({})", dataset.dataset, dataset.table),
+            &dataset.outcome,
+            output,
+        );
+    }
+    for need in &report.needs {
+        output.say(&format!("the old key stays with readers: {need}"));
+    }
+    let record = report.record;
+    let now = if record.finished_at.is_some() { "ended" } else { "open" };
+    output.say(&format!(
+        "rotation {} of keyset {keyset} is {now}: {}, revision {}; retired: {}",
+        record.id,
+        record.phase,
+        report.revision,
+        match report.retired.as_slice() {
+            [] => "no key".to_owned(),
+            keys => keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }
+    ));
+    let document = ManagedDocument {
+        rotation: record.id,
+        keyset: keyset.to_owned(),
+        revision: report.revision,
+        from: record.from_key,
+        to: record.to_key,
+        direction: record.direction,
+        mode: record.mode,
+        policy: record.policy,
+        phase: record.phase,
+        total: documents::Totals::of(datasets.iter().map(|dataset| &dataset.outcome)),
+        elapsed_seconds: documents::seconds(begun.elapsed()),
+        rows_per_second: documents::rate(rows.0, rows.1),
+        phases: report.phases.iter().map(phase).collect(),
+        datasets,
+        instances: report.instances.into_iter().map(InstanceEntry::of).collect(),
+        retired: report.retired.into_iter().map(|key| key.0).collect(),
+        needs: report.needs.iter().map(NeedEntry::of).collect(),
+        verified,
+        exit: exit.code(),
+    };
+    (document, exit)
+}
+
+fn phase(report: &PhaseReport) -> PhaseEntry {
+    PhaseEntry {
+        name: report.phase.as_str(),
+        seconds: report.seconds,
+        gate: report.gate.as_ref().map(GateEntry::of),
+    }
+}
+
+/// The document of a rotation that did not end.
+pub fn unfinished<'a>(
+    keyset: &'a str,
+    error: &'a CliError,
+    gate: Option<GateEntry>,
+    progress: &Progress,
+    begun: Instant,
+) -> UnfinishedDocument<'a> {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    UnfinishedDocument {
+        keyset,
+        rows_scanned: count(&progress.rows_scanned),
+        values_reencrypted: count(&progress.values_reencrypted),
+        lost_races: count(&progress.lost_races),
+        phases: documents::phases(progress),
+        gate,
+        elapsed_seconds: documents::seconds(begun.elapsed()),
+        verified: false,
+        exit: error.exit().code(),
+        error: error.document(),
+    }
+}

@@ -1,0 +1,60 @@
+//! `reseal keys retire` with a configuration: only when nothing needs the key.
+
+use serde::Serialize;
+
+use super::error::protocol_error;
+use super::report::NeedEntry;
+use super::{ManagedArgs, ask_only};
+use crate::cli::arg::KeyringArgs;
+use crate::cli::{CliError, Context, Exit, tuning};
+use crate::key::{KeyId, Keyring};
+use crate::rotation::Options;
+use crate::rotation::protocol::retire;
+
+#[derive(Serialize)]
+struct RefusalDocument<'a> {
+    command: &'static str,
+    keyset: &'a str,
+    key: KeyId,
+    needs: Vec<NeedEntry>,
+    exit: u8,
+}
+
+/// Retires the key if nothing needs it, and gives the keyring as it is then; otherwise says why not, and gives the exit code.
+pub fn run(
+    args: &ManagedArgs,
+    keyring: &KeyringArgs,
+    key: impl FnOnce(&Keyring) -> Result<KeyId, CliError>,
+    options: Options,
+    context: &mut Context<'_>,
+) -> Result<Result<(Keyring, KeyId, std::path::PathBuf), Exit>, CliError> {
+    let mut gates = ask_only();
+    // Somebody who has no instances has nobody to ask; whoever is there is asked.
+    gates.expect = Some(0);
+    let managed = args.managed(keyring, gates, options, context)?;
+    let open = || Keyring::open(&managed.keyring, &managed.unlock, 0).map_err(CliError::from);
+    let key = key(&open()?)?;
+    let needs = tuning::run(context.output.is_json(), async |progress, stop| {
+        retire(&managed, key, &progress, &stop).await.map_err(protocol_error)
+    })?;
+    let Err(needs) = needs else {
+        return Ok(Ok((open()?, key, managed.keyring)));
+    };
+    let reasons: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    let error = CliError::new(
+        Exit::Refused,
+        format!("key {key} of keyset {} is needed: {}", managed.keyset, reasons.join("; ")),
+    )
+    .durable("nothing was changed")
+    .next("move its values with reseal rotate; see who is missing with reseal status");
+    context.output.say(&error.text());
+    let document = RefusalDocument {
+        command: "retire",
+        keyset: managed.keyset.as_str(),
+        key,
+        needs: needs.iter().map(NeedEntry::of).collect(),
+        exit: Exit::Refused.code(),
+    };
+    context.output.document("reseal.keys/1", &document)?;
+    Ok(Err(Exit::Refused))
+}

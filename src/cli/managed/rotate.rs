@@ -1,0 +1,115 @@
+//! `reseal rotate` of a keyset.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::error::protocol_error;
+use super::report::{self, GateEntry};
+use super::{GateArgs, ManagedArgs};
+use crate::cli::arg::KeyringArgs;
+use crate::cli::{CliError, Context, Exit, escaped, tuning};
+use crate::rotation::Options;
+use crate::rotation::progress::Progress;
+use crate::rotation::protocol::{Direction, Policy, ProtocolError, Watch, Wish, rotate};
+
+/// What is wanted of the rotation of a keyset.
+#[derive(Args)]
+#[command(next_help_heading = "Managed use: what for")]
+pub struct WishArgs {
+    /// The old key has leaked: it becomes compromised, and instances that do not follow are evicted instead of waited for
+    #[arg(long, conflicts_with_all = ["rollback", "table"])]
+    compromised: bool,
+
+    /// What applications may still do with the leaked key
+    #[arg(long, value_enum, value_name = "POLICY", requires = "compromised", default_value_t = PolicyArg::AvailabilityFirst)]
+    policy: PolicyArg,
+
+    /// Back to the old key, from wherever the rotation stands; not from a key that has leaked
+    #[arg(long, conflicts_with_all = ["supersede", "table"])]
+    rollback: bool,
+
+    /// End the open rotation in favour of a third key; both older keys are then sources
+    #[arg(long, conflicts_with = "table")]
+    supersede: bool,
+
+    /// Leave the old key with readers in the end
+    #[arg(long, conflicts_with = "table")]
+    no_retire: bool,
+
+    #[command(flatten)]
+    gates: GateArgs,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PolicyArg {
+    /// They open values with it until these are moved
+    AvailabilityFirst,
+    /// Nothing: values are unreadable to them until they are moved
+    LockDown,
+}
+
+impl WishArgs {
+    fn wish(&self) -> Wish {
+        let policy = match self.policy {
+            PolicyArg::AvailabilityFirst => Policy::AvailabilityFirst,
+            PolicyArg::LockDown => Policy::LockDown,
+        };
+        Wish {
+            direction: if self.rollback { Direction::Back } else { Direction::Forward },
+            compromised: self.compromised.then_some(policy),
+            supersede: self.supersede,
+            retire: !self.no_retire,
+        }
+    }
+}
+
+/// Rotates the keyset.
+pub fn run(
+    args: &ManagedArgs,
+    wish: &WishArgs,
+    keyring: &KeyringArgs,
+    options: Options,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let begun = Instant::now();
+    let managed = args.managed(keyring, wish.gates.rules(), options, context)?;
+    let progress_of_run: std::sync::Mutex<Option<Arc<Progress>>> = std::sync::Mutex::default();
+    let seen = || progress_of_run.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut gate = None;
+    let outcome = tuning::run(context.output.is_json(), async |progress, stop| {
+        *seen() = Some(Arc::clone(&progress));
+        let report = rotate(&managed, &wish.wish(), &progress, &stop, &Terminal).await;
+        report.map_err(|error| {
+            if let ProtocolError::Gate { gate: stood, .. } = &error {
+                gate = Some(GateEntry::of(stood));
+            }
+            protocol_error(error)
+        })
+    });
+    let progress = seen().take().unwrap_or_default();
+    let keyset = managed.keyset.as_str();
+    match outcome {
+        Ok(report) => {
+            let (document, exit) = report::finished(keyset, report, &progress, begun, &mut context.output);
+            context.output.document("reseal.rotate/1", &document)?;
+            Ok(exit)
+        }
+        Err(error) => {
+            context.output.say(&error.text());
+            let document = report::unfinished(keyset, &error, gate, &progress, begun);
+            context.output.document("reseal.rotate/1", &document)?;
+            Ok(error.exit())
+        }
+    }
+}
+
+/// What goes on, on standard error, as it happens.
+struct Terminal;
+
+impl Watch for Terminal {
+    fn say(&self, line: &str) {
+        eprintln!("{}", escaped(line));
+    }
+}

@@ -1,0 +1,227 @@
+//! How a rotation of a keyset begins: one operator, what must be refused early, the new key on disk, and then the record.
+
+use std::sync::Arc;
+
+use rand::RngExt as _;
+
+use super::super::preflight;
+use super::super::progress::{Progress, Stop};
+use super::dataset;
+use super::decide::{self, Aim, Mode, Policy, Start};
+use super::ledgers::Ledgers;
+use super::machine::{Machine, ManagedReport};
+use super::operators::Operators;
+use super::phase::Phase;
+use super::{Managed, ProtocolError, Watch, Wish};
+use crate::key::{Entry, KeyId, KeyState, Keyring, Keyset, Previous};
+use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord};
+
+/// Rotates a keyset. Errors leave everything readable and everything done in place; the same call goes on.
+pub async fn rotate(
+    managed: &Managed,
+    wish: &Wish,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+    watch: &dyn Watch,
+) -> Result<ManagedReport, ProtocolError> {
+    let mut ledgers = Ledgers::of(&managed.places, managed.keyset.as_str(), managed.options.away_max);
+    let before = ledgers.open_rotation(stop).await?.map(|(_, record)| record);
+    let operators = Operators::take(managed, wish.supersede, before.as_ref()).await?;
+    tokio::select! {
+        outcome = run(managed, wish, ledgers, progress, stop, watch) => outcome,
+        lost = operators.keep() => {
+            // Batches under way are finished or rejected by their fence; keys and the record are guarded by its generation.
+            stop.request();
+            Err(lost)
+        }
+    }
+}
+
+async fn run(
+    managed: &Managed,
+    wish: &Wish,
+    mut ledgers: Ledgers<'_>,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+    watch: &dyn Watch,
+) -> Result<ManagedReport, ProtocolError> {
+    let open = ledgers.open_rotation(stop).await?;
+    let finished = ledgers.latest_finished(stop).await?;
+    let seen = open.as_ref().map(|(_, record)| record).or(finished.as_ref());
+    let keyring = managed.open_keyring(seen.map_or(0, |record| record.keyring_generation))?;
+    let keyset = managed.keyset_of(&keyring)?;
+    let aim = decide::decide(wish, keyset, open.as_ref().map(|(_, record)| record), finished.as_ref())?;
+    refuse_early(managed, wish, &aim, keyset, &mut ledgers, stop).await?;
+
+    ledgers.migrate(stop).await?;
+    let (keyring, target) = make_target_durable(managed, &aim, keyring, open.as_ref().map(|(_, record)| record))?;
+    let (home, record) = open_record(managed, &aim, target, &keyring, open, &mut ledgers, stop).await?;
+    watch.say(&format!(
+        "rotation {} of keyset {}: {} to key {target}, {}",
+        record.id,
+        managed.keyset,
+        aim.direction.as_str(),
+        aim.mode.as_str()
+    ));
+    let machine = Machine::new(
+        (managed, wish),
+        ledgers,
+        (progress, stop, watch),
+        (home, record),
+        keyring,
+        &aim,
+        target,
+    );
+    machine.go().await
+}
+
+/// Everything that can be known to fail later is refused before anything is touched.
+async fn refuse_early(
+    managed: &Managed,
+    wish: &Wish,
+    aim: &Aim,
+    keyset: &Keyset,
+    ledgers: &mut Ledgers<'_>,
+    stop: &Stop,
+) -> Result<(), ProtocolError> {
+    if wish.retire && managed.backup_horizon.is_none() {
+        return Err(ProtocolError::refused(
+            "nobody has decided how long backups need the old key: backup_horizon is missing in [policy]",
+            "write backup_horizon = \"35d\" (or what holds) into the configuration; or leave the old key with readers: --no-retire",
+        ));
+    }
+    let live = ledgers
+        .instances(stop)
+        .await?
+        .iter()
+        .filter(|instance| instance.is_live())
+        .count();
+    if live == 0 && managed.gates.expect.is_none() {
+        return Err(ProtocolError::refused(
+            format!(
+                "no instance that uses keyset {} is known: nobody could be waited for",
+                managed.keyset
+            ),
+            "let the instances report (Keyring::report_to, or reseal ack); or say how many there are: --expect-instances N, 0 for none",
+        ));
+    }
+    // A key that is not there yet has the form of the one that is.
+    let seals = aim
+        .target
+        .filter(|target| keyset.get(*target).is_some_and(|key| key.state().opens()));
+    for dataset in &managed.datasets {
+        let report = dataset::preflight(managed, dataset, keyset, seals.unwrap_or(keyset.primary().id())).await?;
+        if !preflight::allows(&report.findings) {
+            return Err(ProtocolError::Preflight {
+                dataset: dataset.name.clone(),
+                findings: report.findings,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The target is in the keyring file, and that is on disk, before anything else knows of it. In the same change an open rotation that
+/// is superseded takes back its own target, if nobody has sealed with it yet.
+fn make_target_durable(
+    managed: &Managed,
+    aim: &Aim,
+    keyring: Keyring,
+    open: Option<&RotationRecord>,
+) -> Result<(Keyring, KeyId), ProtocolError> {
+    let superseded = match (&aim.start, open) {
+        (Start::Supersede, Some(record)) => Some(KeyId(record.to_key)),
+        _ => None,
+    };
+    let is_staged = |keyset: &Keyset, id: KeyId| keyset.get(id).is_some_and(|key| key.state() == KeyState::Staged);
+    let takes_back = superseded.filter(|id| keyring.keyset(&managed.keyset).is_some_and(|keyset| is_staged(keyset, *id)));
+    if let Some(target) = aim.target
+        && takes_back.is_none()
+    {
+        return Ok((keyring, target));
+    }
+    let mut edit = managed.edit_keyring(keyring.generation())?;
+    let keyset = managed.keyset_in(&mut edit)?;
+    let now = (managed.now)();
+    let target = match aim.target {
+        Some(target) => target,
+        None => keyset.add(keyset.primary().algorithm(), Entry::Staged, now)?,
+    };
+    if let Some(old) = takes_back {
+        match aim.mode {
+            Mode::Scheduled => keyset.retire(old, now)?,
+            Mode::Compromised(_) => keyset.mark_compromised(old, now)?,
+        }
+    }
+    Ok((edit.commit(Previous::Kept)?, target))
+}
+
+/// Opens, claims or turns the record.
+async fn open_record(
+    managed: &Managed,
+    aim: &Aim,
+    target: KeyId,
+    keyring: &Keyring,
+    open: Option<(usize, RotationRecord)>,
+    ledgers: &mut Ledgers<'_>,
+    stop: &Stop,
+) -> Result<(usize, RotationRecord), ProtocolError> {
+    let owner = &managed.options.owner;
+    let mut follows = None;
+    let mut to = target;
+    match (&aim.start, open) {
+        (Start::Resume | Start::Turn, Some((home, record))) => {
+            let claimed = ledgers.claim(home, &record.id, owner, stop).await?;
+            let turns = matches!(aim.start, Start::Turn);
+            let change = Change {
+                phase: turns.then_some(Phase::Introduce.as_str()),
+                direction: turns.then_some(aim.direction.as_str()),
+                mode: Some(aim.mode.as_str()),
+                policy: aim.mode.policy().map(Policy::as_str),
+                keyring_generation: Some(keyring.generation()),
+                is_end: false,
+            };
+            return Ok((home, ledgers.change(home, &claimed, change, stop).await?));
+        }
+        (Start::Supersede, Some((home, record))) => {
+            let claimed = ledgers.claim(home, &record.id, owner, stop).await?;
+            let end = Change {
+                phase: Some(Phase::Superseded.as_str()),
+                is_end: true,
+                ..Change::default()
+            };
+            ledgers.change(home, &claimed, end, stop).await?;
+            follows = Some(record.id);
+        }
+        (
+            Start::New {
+                undoes: Some((id, led_to)),
+            },
+            _,
+        ) => {
+            follows = Some(id.clone());
+            to = *led_to;
+        }
+        _ => {}
+    }
+    let new = NewRotation {
+        id: format!("{:016x}", rand::rng().random::<u64>()),
+        keyset: managed.keyset.as_str().to_owned(),
+        from_key: aim.from.0,
+        to_key: to.0,
+        mode: aim.mode.as_str().to_owned(),
+        policy: aim.mode.policy().map(|policy| policy.as_str().to_owned()),
+        direction: aim.direction.as_str().to_owned(),
+        phase: Phase::Introduce.as_str().to_owned(),
+        owner: owner.clone(),
+        keyring_generation: keyring.generation(),
+        follows,
+    };
+    match ledgers.begin(0, new, stop).await? {
+        Some(record) => Ok((0, record)),
+        None => Err(ProtocolError::Held {
+            holder: "another operator".to_owned(),
+            rotation: ledgers.open_rotation(stop).await?.map(|(_, record)| record.id),
+        }),
+    }
+}

@@ -1,0 +1,185 @@
+//! The datasets of a keyset as jobs of the rotation of single tables.
+
+use std::sync::Arc;
+
+use super::super::plan::{self as planning, PlanReport, Prepared};
+use super::super::preflight::Purpose;
+use super::super::progress::{Progress, Stop};
+use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use super::super::{Job, RotationReport, VerifyReport, detect};
+use super::{Managed, ManagedDataset, ProtocolError, label};
+use crate::format::{Format, Verdict, by_name};
+use crate::key::{KeyId, KeyMaterial, KeyState, Keyset};
+use crate::store::survey::Survey;
+
+/// What was done in a dataset.
+pub struct DatasetReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The name of its database.
+    pub place: String,
+    /// The catalogue's facts.
+    pub survey: Arc<Survey>,
+    /// What the rotation of the table did and found.
+    pub report: RotationReport,
+}
+
+/// What a rotation of the keyset would meet in each dataset. Changes nothing.
+pub async fn plan(managed: &Managed) -> Result<Vec<(String, PlanReport)>, ProtocolError> {
+    let keyring = managed.open_keyring(0)?;
+    let keyset = managed.keyset_of(&keyring)?;
+    let mut reports = Vec::new();
+    for dataset in &managed.datasets {
+        reports.push((
+            dataset.name.clone(),
+            preflight(managed, dataset, keyset, keyset.primary().id()).await?,
+        ));
+    }
+    Ok(reports)
+}
+
+/// Opens every value of every dataset, and counts them per key. Writes nothing.
+pub async fn verify(
+    managed: &Managed,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<Vec<(String, Arc<Survey>, VerifyReport)>, ProtocolError> {
+    let keyring = managed.open_keyring(0)?;
+    let keyset = managed.keyset_of(&keyring)?;
+    verify_towards(managed, keyset, progress, stop).await
+}
+
+pub(super) async fn verify_towards(
+    managed: &Managed,
+    keyset: &Keyset,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<Vec<(String, Arc<Survey>, VerifyReport)>, ProtocolError> {
+    let mut reports = Vec::new();
+    for dataset in &managed.datasets {
+        let (survey, report) = verify_one(managed, dataset, keyset, progress, stop).await?;
+        reports.push((dataset.name.clone(), survey, report));
+    }
+    Ok(reports)
+}
+
+pub(super) async fn verify_one(
+    managed: &Managed,
+    dataset: &ManagedDataset,
+    keyset: &Keyset,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<(Arc<Survey>, VerifyReport), ProtocolError> {
+    let prepared = prepare(managed, dataset, keyset, keyset.primary().id()).await?;
+    let report = super::super::verify(&managed.places[dataset.place].store, &prepared, progress, stop)
+        .await
+        .map_err(ProtocolError::dataset(&dataset.name))?;
+    Ok((Arc::clone(&prepared.survey), report))
+}
+
+/// Looks for reasons not to write into a dataset.
+pub(super) async fn preflight(
+    managed: &Managed,
+    dataset: &ManagedDataset,
+    keyset: &Keyset,
+    target: KeyId,
+) -> Result<PlanReport, ProtocolError> {
+    let prepared = prepare(managed, dataset, keyset, target).await?;
+    planning::plan(&managed.places[dataset.place].store, &prepared, Purpose::Write)
+        .await
+        .map_err(ProtocolError::dataset(&dataset.name))
+}
+
+/// Joins a dataset with its table and with the keys of the keyset: `target` seals, every other key whose bytes are there opens.
+pub(super) async fn prepare(
+    managed: &Managed,
+    dataset: &ManagedDataset,
+    keyset: &Keyset,
+    target: KeyId,
+) -> Result<Prepared, ProtocolError> {
+    let failed = ProtocolError::dataset(&dataset.name);
+    let store = &managed.places[dataset.place].store;
+    let mut sources = Vec::new();
+    let mut to = None;
+    for key in keyset.keys() {
+        let Some(material) = key.material() else { continue };
+        let is_target = key.id() == target;
+        if !is_target && !key.state().opens_for_reencryption() {
+            continue;
+        }
+        let named = NamedKey {
+            label: label(&managed.keyset, key.id()),
+            id: Some(key.id()),
+            material: KeyMaterial::import(material.expose())
+                .map_err(|error| ProtocolError::refused(error.to_string(), "look at the keyset: reseal keys list"))?,
+        };
+        if is_target {
+            to = Some(named);
+        } else {
+            sources.push(named);
+        }
+    }
+    let to = to.ok_or_else(|| {
+        ProtocolError::refused(
+            format!("keyset {} has no key {target} to rotate to", managed.keyset),
+            "see reseal keys list",
+        )
+    })?;
+    let ids: Vec<KeyId> = sources.iter().chain([&to]).filter_map(|key| key.id).collect();
+    let specs = specs(managed, dataset, &ids).await?;
+    let now = u64::try_from((managed.now)().as_second()).unwrap_or(0);
+    let recipe = Recipe::new(specs, &sources, &to, PlaintextPolicy::Refuse, now).map_err(|error| failed(error.into()))?;
+    let destroyed: Vec<KeyId> = keyset
+        .keys()
+        .iter()
+        .filter(|key| key.state() == KeyState::Destroyed)
+        .map(|key| key.id())
+        .collect();
+    let job = Job {
+        table: dataset.table.clone(),
+        filter: None,
+        recipe: recipe.with_destroyed(&destroyed),
+        options: managed.options.clone(),
+    };
+    planning::prepare(&**store, job).await.map_err(failed)
+}
+
+async fn specs(managed: &Managed, dataset: &ManagedDataset, ids: &[KeyId]) -> Result<Vec<ColumnSpec>, ProtocolError> {
+    let store = &managed.places[dataset.place].store;
+    let names: Vec<String> = dataset.columns.iter().map(|column| column.name.clone()).collect();
+    let detected = if dataset.columns.iter().all(|column| column.format.is_some()) {
+        Vec::new()
+    } else {
+        detect::formats(&**store, &dataset.table, &names, None, ids)
+            .await
+            .map_err(ProtocolError::dataset(&dataset.name))?
+    };
+    dataset
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| {
+            let format = match (column.format, detected.get(at)) {
+                (Some(format), _) => format,
+                (None, Some(Verdict::Certain(name))) => by_name(name).map_err(|_| undecided(dataset, &column.name))?,
+                (None, _) => return Err(undecided(dataset, &column.name)),
+            };
+            Ok(ColumnSpec {
+                name: column.name.clone(),
+                from: format,
+                to: format as &'static dyn Format,
+                associated_data: column.associated_data.clone(),
+            })
+        })
+        .collect()
+}
+
+fn undecided(dataset: &ManagedDataset, column: &str) -> ProtocolError {
+    ProtocolError::refused(
+        format!(
+            "dataset {}, column {column}: no sample decides which format its values have",
+            dataset.name
+        ),
+        "write format = \"…\" beside its name in the configuration",
+    )
+}

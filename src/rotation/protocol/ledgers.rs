@@ -1,0 +1,225 @@
+//! The ledgers of a keyset's databases: who is there, and the record of the rotation.
+
+use super::super::retry::{Patience, Remedy};
+use super::{Place, ProtocolError};
+use crate::rotation::progress::Stop;
+use crate::store::ledger::instance::{Instance, Instances};
+use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord, Rotations};
+use crate::store::{Control, StoreError};
+
+/// Connections to the control tables of every database of a keyset, opened when needed and again after a failure.
+pub struct Ledgers<'p> {
+    places: &'p [Place],
+    keyset: String,
+    away_max: std::time::Duration,
+    open: Vec<Option<Box<dyn Control>>>,
+}
+
+impl<'p> Ledgers<'p> {
+    /// Those of these databases; nothing is connected yet.
+    pub fn of(places: &'p [Place], keyset: &str, away_max: std::time::Duration) -> Self {
+        Self {
+            places,
+            keyset: keyset.to_owned(),
+            away_max,
+            open: places.iter().map(|_| None).collect(),
+        }
+    }
+
+    /// Creates or upgrades the control tables.
+    pub async fn migrate(&mut self, stop: &Stop) -> Result<(), ProtocolError> {
+        for at in 0..self.places.len() {
+            self.patiently(at, stop, async |control, ()| control.migrate().await, ())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The instances of all databases, each name once: the entry that lags behind counts. Writes nothing.
+    pub async fn instances(&mut self, stop: &Stop) -> Result<Vec<Instance>, ProtocolError> {
+        let mut all: Vec<Instance> = Vec::new();
+        for at in 0..self.places.len() {
+            let keyset = self.keyset.clone();
+            let listed = self
+                .patiently(
+                    at,
+                    stop,
+                    async |control, keyset: String| Instances::of(control).list(Some(&keyset)).await,
+                    keyset,
+                )
+                .await?;
+            for instance in listed {
+                match all.iter_mut().find(|known| known.instance == instance.instance) {
+                    None => all.push(instance),
+                    Some(known) => {
+                        let (live, revision) = (instance.is_live(), instance.revision);
+                        if (live && !known.is_live()) || (live == known.is_live() && revision < known.revision) {
+                            *known = instance;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The open rotation of the keyset, and the database that has its record. Writes nothing.
+    pub async fn open_rotation(&mut self, stop: &Stop) -> Result<Option<(usize, RotationRecord)>, ProtocolError> {
+        for at in 0..self.places.len() {
+            let keyset = self.keyset.clone();
+            let found = self
+                .patiently(
+                    at,
+                    stop,
+                    async |control, keyset: String| Rotations::of(control).open(&keyset).await,
+                    keyset,
+                )
+                .await?;
+            if let Some(record) = found {
+                return Ok(Some((at, record)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rotation of the keyset that ended last, of all databases. Writes nothing.
+    pub async fn latest_finished(&mut self, stop: &Stop) -> Result<Option<RotationRecord>, ProtocolError> {
+        let mut latest: Option<RotationRecord> = None;
+        for at in 0..self.places.len() {
+            let keyset = self.keyset.clone();
+            let found = self
+                .patiently(
+                    at,
+                    stop,
+                    async |control, keyset: String| Rotations::of(control).latest_finished(&keyset).await,
+                    keyset,
+                )
+                .await?;
+            if let Some(found) = found
+                && latest.as_ref().is_none_or(|latest| latest.finished_at < found.finished_at)
+            {
+                latest = Some(found);
+            }
+        }
+        Ok(latest)
+    }
+
+    /// Opens the record of a new rotation. One whose reply was lost is found again.
+    pub async fn begin(&mut self, at: usize, new: NewRotation, stop: &Stop) -> Result<Option<RotationRecord>, ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, new: NewRotation| {
+                let mut rotations = Rotations::of(control);
+                match rotations.begin(&new).await? {
+                    Some(record) => Ok(Some(record)),
+                    None => Ok(rotations.open(&new.keyset).await?.filter(|record| record.id == new.id)),
+                }
+            },
+            new,
+        )
+        .await
+    }
+
+    /// Takes the record over.
+    pub async fn claim(&mut self, at: usize, id: &str, owner: &str, stop: &Stop) -> Result<RotationRecord, ProtocolError> {
+        let names = (id.to_owned(), owner.to_owned());
+        self.patiently(
+            at,
+            stop,
+            async |control, (id, owner): (String, String)| Rotations::of(control).claim(&id, &owner).await,
+            names,
+        )
+        .await
+    }
+
+    /// Changes the record, if it is still ours. A change whose reply was lost is made again, which changes nothing but its time; an end
+    /// is recognised.
+    pub async fn change(
+        &mut self,
+        at: usize,
+        record: &RotationRecord,
+        change: Change<'_>,
+        stop: &Stop,
+    ) -> Result<RotationRecord, ProtocolError> {
+        let mut patience = Patience::new(self.away_max);
+        let mut may_be_done = false;
+        loop {
+            let error = match self.control(at).await {
+                Ok(control) => {
+                    let mut rotations = Rotations::of(control);
+                    match rotations.change(record, &change).await {
+                        Ok(changed) => return Ok(changed),
+                        Err(StoreError::Superseded) if may_be_done && change.is_end => {
+                            let ended = rotations
+                                .list()
+                                .await
+                                .ok()
+                                .and_then(|all| all.into_iter().find(|known| known.id == record.id));
+                            match ended.filter(|known| known.generation == record.generation && known.finished_at.is_some()) {
+                                Some(ended) => return Ok(ended),
+                                None => return Err(ProtocolError::store("record", StoreError::Superseded)),
+                            }
+                        }
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            may_be_done = true;
+            self.recover(at, error, &mut patience, stop).await?;
+        }
+    }
+
+    async fn patiently<T, A>(
+        &mut self,
+        at: usize,
+        stop: &Stop,
+        mut attempt: impl AsyncFnMut(&mut dyn Control, A) -> Result<T, StoreError>,
+        arguments: A,
+    ) -> Result<T, ProtocolError>
+    where
+        A: Clone,
+    {
+        let mut patience = Patience::new(self.away_max);
+        loop {
+            let error = match self.control(at).await {
+                Ok(control) => match attempt(control, arguments.clone()).await {
+                    Ok(done) => return Ok(done),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            self.recover(at, error, &mut patience, stop).await?;
+        }
+    }
+
+    async fn control(&mut self, at: usize) -> Result<&mut dyn Control, StoreError> {
+        if self.open[at].is_none() {
+            self.open[at] = Some(self.places[at].store.control().await?);
+        }
+        // Filled in the line above.
+        self.open[at]
+            .as_deref_mut()
+            .map(|control| control as &mut dyn Control)
+            .ok_or_else(|| StoreError::Disconnected("no connection".to_owned()))
+    }
+
+    async fn recover(
+        &mut self,
+        at: usize,
+        error: StoreError,
+        patience: &mut Patience,
+        stop: &Stop,
+    ) -> Result<(), ProtocolError> {
+        self.open[at] = None;
+        match patience.after(&error) {
+            Remedy::GiveUp => return Err(ProtocolError::store("record", error)),
+            Remedy::Again { wait, .. } | Remedy::Reconnect { wait } => stop.sleep(wait).await,
+        }
+        if stop.requested() {
+            return Err(ProtocolError::Stopped);
+        }
+        Ok(())
+    }
+}

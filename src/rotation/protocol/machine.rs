@@ -1,0 +1,388 @@
+//! The rotation of a keyset: what is done in each phase, in the order in which it must become durable.
+//!
+//! The new key is on disk before anything else. Keys change under the keyring's lock, and only while the record is still ours: an
+//! operator who was paused and lost the rotation changes no key any more.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::super::progress::{Progress, Stop};
+use super::dataset::{self, DatasetReport};
+use super::decide::{self, Aim, Direction, Mode, Policy};
+use super::gate::{self, Gate, GateKind, Passed};
+use super::ledgers::Ledgers;
+use super::phase::Phase;
+use super::retire::{self, Need, RetirementProof};
+use super::{Managed, ProtocolError, Watch, Wish};
+use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, OldPrimary, Previous};
+use crate::store::ledger::instance::Instance;
+use crate::store::ledger::rotation::{Change, RotationRecord};
+
+/// What a rotation of a keyset did and found.
+pub struct ManagedReport {
+    /// Its record in the end.
+    pub record: RotationRecord,
+    /// The revision of the keyset in the end.
+    pub revision: u64,
+    /// The phases of this run, with their gates.
+    pub phases: Vec<PhaseReport>,
+    /// What was done in each dataset; empty when the new key was taken back before anybody sealed with it.
+    pub datasets: Vec<DatasetReport>,
+    /// The instances of the keyset in the end.
+    pub instances: Vec<Instance>,
+    /// Keys that were taken from readers.
+    pub retired: Vec<KeyId>,
+    /// Why they were not, each reason with its count.
+    pub needs: Vec<Need>,
+}
+
+/// A phase of a run.
+pub struct PhaseReport {
+    /// Which.
+    pub phase: Phase,
+    /// How long it took, its gate included.
+    pub seconds: f64,
+    /// Its gate, once it was passed.
+    pub gate: Option<Gate>,
+}
+
+pub(super) struct Machine<'m> {
+    managed: &'m Managed,
+    wish: &'m Wish,
+    ledgers: Ledgers<'m>,
+    progress: &'m Arc<Progress>,
+    stop: &'m Arc<Stop>,
+    watch: &'m dyn Watch,
+    home: usize,
+    record: RotationRecord,
+    keyring: Keyring,
+    target: KeyId,
+    direction: Direction,
+    mode: Mode,
+    evicted: BTreeSet<String>,
+    phases: Vec<PhaseReport>,
+    datasets: Vec<DatasetReport>,
+    retired: Vec<KeyId>,
+}
+
+impl<'m> Machine<'m> {
+    /// A rotation whose target is durable and whose record is ours.
+    pub(super) fn new(
+        (managed, wish): (&'m Managed, &'m Wish),
+        ledgers: Ledgers<'m>,
+        (progress, stop, watch): (&'m Arc<Progress>, &'m Arc<Stop>, &'m dyn Watch),
+        (home, record): (usize, RotationRecord),
+        keyring: Keyring,
+        aim: &Aim,
+        target: KeyId,
+    ) -> Self {
+        Self {
+            managed,
+            wish,
+            ledgers,
+            progress,
+            stop,
+            watch,
+            home,
+            record,
+            keyring,
+            target,
+            direction: aim.direction,
+            mode: aim.mode,
+            evicted: BTreeSet::new(),
+            phases: Vec::new(),
+            datasets: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// Goes on from where the rotation stands, to its end or to what stands in its way.
+    pub(super) async fn go(mut self) -> Result<ManagedReport, ProtocolError> {
+        self.mark_leaked().await?;
+        if let Some(new) = self.never_promoted()? {
+            self.take_back(new).await?;
+            return self.report(Vec::new()).await;
+        }
+        let recorded = self.recorded()?;
+        let standing = Phase::standing(self.keyset()?, self.target, recorded).ok_or_else(|| decide::edited(&self.record))?;
+        if standing == Phase::Introduce {
+            self.introduce().await?;
+        }
+        if standing == Phase::Retire {
+            self.let_go().await?;
+            return self.report(Vec::new()).await;
+        }
+        let promoted = self.promoted().await?;
+        for _ in 0..ROUNDS_MAX {
+            self.re_encrypt().await?;
+            if self.verify().await? {
+                break;
+            }
+        }
+        self.conclude(&promoted).await
+    }
+
+    /// Readers get the target; when every live instance has it, it becomes primary.
+    async fn introduce(&mut self) -> Result<(), ProtocolError> {
+        let begun = Instant::now();
+        self.enter(Phase::Introduce).await?;
+        let target = self.target;
+        let key = self.keyset()?.get(target);
+        if !key.is_some_and(Key::is_offered) {
+            self.edit(|keyset, now| keyset.stage(target, now)).await?;
+        }
+        let passed = self.gate(GateKind::Introduce).await?;
+        self.done(Phase::Introduce, begun, Some(passed.gate().clone()));
+        self.promote(&passed).await
+    }
+
+    /// Only who has passed the gate can promote.
+    async fn promote(&mut self, _introduced: &Passed) -> Result<(), ProtocolError> {
+        self.enter(Phase::Promote).await?;
+        let target = self.target;
+        let old = match (self.direction, self.mode) {
+            (Direction::Back, _) | (_, Mode::Scheduled) => OldPrimary::Retires,
+            (_, Mode::Compromised(Policy::LockDown)) => OldPrimary::IsCompromised,
+            (_, Mode::Compromised(Policy::AvailabilityFirst)) => OldPrimary::IsCompromisedButOffered,
+        };
+        self.edit(|keyset, now| keyset.promote(target, old, now)).await?;
+        self.watch.say(&format!("key {target} is primary"));
+        Ok(())
+    }
+
+    /// Waits until every live instance seals with the target.
+    async fn promoted(&mut self) -> Result<Passed, ProtocolError> {
+        let begun = Instant::now();
+        self.enter(Phase::Promote).await?;
+        self.end_sessions().await?;
+        let passed = self.gate(GateKind::Promote).await?;
+        self.done(Phase::Promote, begun, Some(passed.gate().clone()));
+        Ok(passed)
+    }
+
+    /// The place where sessions end: nothing seals with a leaked key any more, and no value has been moved yet.
+    async fn end_sessions(&self) -> Result<(), ProtocolError> {
+        let Some(sessions) = &self.managed.sessions else {
+            return Ok(());
+        };
+        let compromised = matches!(self.mode, Mode::Compromised(_));
+        sessions.end_sessions(compromised).await.map_err(ProtocolError::Sessions)
+    }
+
+    async fn re_encrypt(&mut self) -> Result<(), ProtocolError> {
+        let begun = Instant::now();
+        self.enter(Phase::ReEncrypt).await?;
+        let managed = self.managed;
+        self.datasets.clear();
+        for dataset in &managed.datasets {
+            let place = &managed.places[dataset.place];
+            self.watch
+                .say(&format!("dataset {} ({} in {})", dataset.name, dataset.table, place.name));
+            let mut prepared = dataset::prepare(managed, dataset, self.keyset()?, self.target).await?;
+            // Whoever takes the place of a rotation takes its tables from it, too.
+            prepared.options.take_over |= self.wish.supersede;
+            let report = super::super::rotate(&place.store, &prepared, self.progress, self.stop)
+                .await
+                .map_err(ProtocolError::dataset(&dataset.name))?;
+            self.datasets.push(DatasetReport {
+                name: dataset.name.clone(),
+                place: place.name.clone(),
+                survey: Arc::clone(&prepared.survey),
+                report,
+            });
+        }
+        self.done(Phase::ReEncrypt, begun, None);
+        Ok(())
+    }
+
+    /// Says whether nothing is left to be moved. Every dataset is read in whole after the last one was worked through: the last one's
+    /// own verification was that already.
+    async fn verify(&mut self) -> Result<bool, ProtocolError> {
+        let begun = Instant::now();
+        self.enter(Phase::Verify).await?;
+        let managed = self.managed;
+        let again = managed.datasets.len().saturating_sub(1);
+        for (at, dataset) in managed.datasets.iter().enumerate().take(again) {
+            let (_, found) = dataset::verify_one(managed, dataset, self.keyset()?, self.progress, self.stop).await?;
+            let report = &mut self.datasets[at].report;
+            report.verified = found.census.is_clean();
+            report.census = found.census;
+        }
+        self.done(Phase::Verify, begun, None);
+        Ok(self.datasets.iter().all(|dataset| dataset.report.census.due == 0))
+    }
+
+    /// Takes the old keys from readers if nothing needs them; otherwise says what does.
+    async fn conclude(mut self, promoted: &Passed) -> Result<ManagedReport, ProtocolError> {
+        let is_clean = self.datasets.iter().all(|dataset| dataset.report.verified);
+        if !self.wish.retire && is_clean {
+            self.finish().await?;
+            return self.report(Vec::new()).await;
+        }
+        let keys = retire::retirable(self.keyset()?);
+        let instances = self.ledgers.instances(self.stop).await?;
+        let now = Gate::of(
+            GateKind::Promote,
+            promoted.gate().needed,
+            self.target,
+            &instances,
+            &self.evicted,
+        );
+        let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
+        match retire::prove(self.managed, keys, promoted, &now, censuses) {
+            Ok(proof) => {
+                self.retire(proof).await?;
+                self.let_go().await?;
+                self.report(Vec::new()).await
+            }
+            Err(needs) => self.report(needs).await,
+        }
+    }
+
+    /// Irreversible for readers: takes what only the verification can give.
+    async fn retire(&mut self, proof: RetirementProof) -> Result<(), ProtocolError> {
+        self.enter(Phase::Retire).await?;
+        let retired = self.edit(|keyset, now| proof.retire(keyset, now)).await?;
+        for key in &retired {
+            self.watch.say(&format!("key {key} is no longer given to readers"));
+        }
+        self.retired.extend(retired);
+        Ok(())
+    }
+
+    /// Waits until every live instance has let go of what was retired; then the rotation is over.
+    async fn let_go(&mut self) -> Result<(), ProtocolError> {
+        let begun = Instant::now();
+        let passed = self.gate(GateKind::Retire).await?;
+        self.done(Phase::Retire, begun, Some(passed.gate().clone()));
+        self.finish().await
+    }
+
+    async fn finish(&mut self) -> Result<(), ProtocolError> {
+        let end = match self.direction {
+            Direction::Forward => Phase::Done,
+            Direction::Back => Phase::RolledBack,
+        };
+        self.step(end, true).await
+    }
+
+    /// The new key of a rotation that is rolled back before anybody could have sealed with it.
+    fn never_promoted(&self) -> Result<Option<KeyId>, ProtocolError> {
+        let new = KeyId(self.record.to_key);
+        let key = self.keyset()?.get(new);
+        let was_primary = |key: &Key| key.transitions().iter().any(|entry| entry.state == KeyState::Primary);
+        let never = self.direction == Direction::Back && key.is_some_and(|key| !was_primary(key));
+        Ok(never.then_some(new))
+    }
+
+    async fn take_back(&mut self, new: KeyId) -> Result<(), ProtocolError> {
+        if self.keyset()?.get(new).is_some_and(Key::is_offered) {
+            self.edit(|keyset, now| keyset.retire(new, now)).await?;
+            self.retired.push(new);
+            self.watch.say(&format!("key {new} was taken back"));
+        }
+        self.let_go().await
+    }
+
+    /// A rotation that became an emergency after its promotion: the key that leaked says so.
+    async fn mark_leaked(&mut self) -> Result<(), ProtocolError> {
+        let (Direction::Forward, Mode::Compromised(policy)) = (self.direction, self.mode) else {
+            return Ok(());
+        };
+        let leaked = KeyId(self.record.from_key);
+        let Some(key) = self.keyset()?.get(leaked) else {
+            return Ok(());
+        };
+        let offers = policy == Policy::AvailabilityFirst;
+        let is_to_be_marked = key.state() == KeyState::Retiring || (key.is_offered_though_compromised() && !offers);
+        if is_to_be_marked {
+            self.edit(|keyset, now| keyset.compromise(leaked, offers, now)).await?;
+        }
+        Ok(())
+    }
+
+    async fn gate(&mut self, kind: GateKind) -> Result<Passed, ProtocolError> {
+        let needed = self.keyset()?.revision();
+        let mut rules = self.managed.gates.clone();
+        if self.mode == Mode::Scheduled {
+            rules.evict_after = None;
+        }
+        let asked = (kind, needed, self.target);
+        gate::wait(asked, &rules, &mut self.evicted, &mut self.ledgers, self.stop, self.watch).await
+    }
+
+    /// Changes the keyset under the keyring's lock, if the rotation is still ours.
+    async fn edit<T>(
+        &mut self,
+        change: impl FnOnce(&mut Keyset, Timestamp) -> Result<T, KeysetError>,
+    ) -> Result<T, ProtocolError> {
+        let mut edit = self.managed.edit_keyring(self.record.keyring_generation)?;
+        // Asked while nobody else can change the keyring: whoever claims the rotation from now on changes it after us.
+        self.record = self
+            .ledgers
+            .change(self.home, &self.record, Change::default(), self.stop)
+            .await?;
+        let done = change(self.managed.keyset_in(&mut edit)?, (self.managed.now)())?;
+        self.keyring = edit.commit(Previous::Kept)?;
+        let seen = Change {
+            keyring_generation: Some(self.keyring.generation()),
+            ..Change::default()
+        };
+        self.record = self.ledgers.change(self.home, &self.record, seen, self.stop).await?;
+        Ok(done)
+    }
+
+    /// Enters a phase; entering it again is no news.
+    async fn enter(&mut self, phase: Phase) -> Result<(), ProtocolError> {
+        if self.recorded()? == phase {
+            return Ok(());
+        }
+        self.step(phase, false).await
+    }
+
+    async fn step(&mut self, phase: Phase, is_end: bool) -> Result<(), ProtocolError> {
+        let phase = self.recorded()?.advance(phase)?;
+        let change = Change {
+            phase: Some(phase.as_str()),
+            is_end,
+            ..Change::default()
+        };
+        self.record = self.ledgers.change(self.home, &self.record, change, self.stop).await?;
+        Ok(())
+    }
+
+    fn recorded(&self) -> Result<Phase, ProtocolError> {
+        Phase::parse(&self.record.phase).ok_or_else(|| decide::edited(&self.record))
+    }
+
+    fn keyset(&self) -> Result<&Keyset, ProtocolError> {
+        self.managed.keyset_of(&self.keyring)
+    }
+
+    fn done(&mut self, phase: Phase, begun: Instant, gate: Option<Gate>) {
+        self.phases.push(PhaseReport {
+            phase,
+            seconds: begun.elapsed().as_secs_f64(),
+            gate,
+        });
+    }
+
+    async fn report(mut self, needs: Vec<Need>) -> Result<ManagedReport, ProtocolError> {
+        let instances = self.ledgers.instances(self.stop).await?;
+        Ok(ManagedReport {
+            revision: self.keyset()?.revision(),
+            record: self.record,
+            phases: self.phases,
+            datasets: self.datasets,
+            instances,
+            retired: self.retired,
+            needs,
+        })
+    }
+}
+
+/// Values that turn up again after so many rounds are somebody's who keeps sealing with the old key.
+const ROUNDS_MAX: u32 = 3;

@@ -1,0 +1,84 @@
+//! One operator a keyset: the locks in its databases, held as long as the rotation runs.
+
+use std::time::Duration;
+
+use futures_util::future::select_all;
+
+use super::super::retry::{Patience, Remedy};
+use super::{Managed, Place, ProtocolError};
+use crate::store::ledger::rotation::RotationRecord;
+use crate::store::{OperatorLock, StoreError};
+
+/// The locks of one operator.
+pub(super) struct Operators<'m> {
+    managed: &'m Managed,
+    locks: Vec<(&'m Place, Box<dyn OperatorLock>)>,
+}
+
+impl<'m> Operators<'m> {
+    /// Takes the lock in every database, or says who holds it, and which rotation that one runs.
+    pub(super) async fn take(
+        managed: &'m Managed,
+        take_over: bool,
+        open: Option<&RotationRecord>,
+    ) -> Result<Self, ProtocolError> {
+        let take_over = take_over || managed.options.take_over;
+        let mut locks = Vec::new();
+        for place in &managed.places {
+            let keyset = managed.keyset.as_str();
+            let lock = place.store.lock_keyset(keyset, &managed.options.owner, take_over).await;
+            let lock = lock.map_err(|error| match error {
+                StoreError::Held { holder } => ProtocolError::Held {
+                    holder,
+                    rotation: open.map(|record| record.id.clone()),
+                },
+                other => ProtocolError::store("lock", other),
+            })?;
+            locks.push((place, lock));
+        }
+        Ok(Self { managed, locks })
+    }
+
+    /// Holds them. Returns when one is lost for good: somebody else has it, or its database stays away.
+    pub(super) async fn keep(self) -> ProtocolError {
+        let managed = self.managed;
+        let keeping = self
+            .locks
+            .into_iter()
+            .map(|(place, lock)| Box::pin(keep_one(managed, place, lock)));
+        let (lost, _, _) = select_all(keeping).await;
+        ProtocolError::store("lock", lost)
+    }
+}
+
+async fn keep_one(managed: &Managed, place: &Place, mut lock: Box<dyn OperatorLock>) -> StoreError {
+    let mut patience = Patience::new(managed.options.away_max);
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        let Err(mut error) = lock.still_held().await else {
+            continue;
+        };
+        // A lock may die with its connection. It is taken again, unless somebody was faster.
+        loop {
+            let Remedy::Reconnect { wait } = patience.after(&error) else {
+                return error;
+            };
+            tokio::time::sleep(wait).await;
+            match place
+                .store
+                .lock_keyset(managed.keyset.as_str(), &managed.options.owner, false)
+                .await
+            {
+                Ok(taken) => lock = taken,
+                Err(refused) => {
+                    error = refused;
+                    continue;
+                }
+            }
+            patience.reset();
+            break;
+        }
+    }
+}
+
+const CHECK_EVERY: Duration = Duration::from_secs(3);

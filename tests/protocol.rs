@@ -1,0 +1,62 @@
+//! The rotation of a keyset with the real program: gates, and what happens when anybody dies, lags, comes back, or changes their mind.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+mod protocol {
+    pub mod emergencies;
+    pub mod gates;
+    pub mod house;
+    pub mod interruptions;
+    pub mod retirement;
+}
+
+/// Each scenario on each database; one that is missing on this machine is skipped, and says so.
+macro_rules! scenarios {
+    ($($area:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
+        mod sqlite { $($(
+            #[test]
+            fn $test() {
+                crate::protocol::$area::$test(crate::protocol::house::Kind::Sqlite);
+            }
+        )*)* }
+        mod postgres { $($(
+            #[test]
+            fn $test() {
+                crate::protocol::$area::$test(crate::protocol::house::Kind::Postgres);
+            }
+        )*)* }
+    };
+}
+
+scenarios!(
+    gates::{
+        a_keyset_is_rotated_while_instances_follow,
+        nothing_is_promoted_before_every_live_instance_has_acknowledged,
+        nobody_at_all_is_not_everybody,
+        as_many_as_expected_must_be_there,
+        whoever_vanishes_is_waited_for_until_the_lease_ends,
+        whoever_comes_back_with_an_older_revision_blocks_again,
+    },
+    interruptions::{
+        a_killed_rotation_goes_on_in_its_phase,
+        a_second_operator_is_refused_with_id_and_owner,
+        a_third_key_takes_the_place_of_a_rotation_that_is_moving_values,
+        a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet,
+        a_rotation_is_rolled_back_before_its_promotion,
+        a_rotation_is_rolled_back_from_its_middle,
+        a_finished_rotation_is_rolled_back,
+    },
+    emergencies::{
+        availability_first_keeps_values_readable_and_evicts_whoever_is_missing,
+        lock_down_takes_the_leaked_key_from_applications_at_once,
+        a_rotation_becomes_an_emergency_and_does_not_go_back,
+    },
+    retirement::{
+        a_key_that_anything_needs_is_not_retired,
+        a_keyset_without_a_decision_on_backups_is_not_rotated,
+        a_damaged_value_keeps_the_old_key_with_readers,
+        an_older_keyring_is_not_gone_on_with,
+        plan_and_verify_look_at_every_dataset,
+    },
+);

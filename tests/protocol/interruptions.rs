@@ -1,0 +1,227 @@
+//! kill -9 in each phase, two operators, a third key, and the way back.
+
+use std::time::Duration;
+
+use reseal::key::KeyState;
+use serde_json::Value;
+
+use super::house::{BRIEF, House, Kind, PATIENT, eventually};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Small batches with rests, so that there is a middle.
+const SLOWLY: &[&str] = &[
+    "--profile",
+    "gentle",
+    "--batch-rows",
+    "10",
+    "--workers",
+    "1",
+    "--gate-timeout",
+    "60s",
+];
+
+pub fn a_killed_rotation_goes_on_in_its_phase(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let hour = HOUR;
+    // Somebody who is a step behind holds it up wherever it is to be killed.
+    house.ack("php-1", 1, hour);
+    house.rotate_until("introduce", PATIENT).kill();
+    let id = house.open_rotation().unwrap().id;
+    assert_eq!(house.keys().len(), 2);
+    house.assert_readable(&app);
+
+    house.ack("php-1", 2, hour);
+    let mut running = house.rotate_until("promote", PATIENT);
+    eventually("the promotion is durable", || {
+        (house.keys()[1].1 == KeyState::Primary).then_some(())
+    });
+    assert!(running.kill());
+    house.assert_readable(&app);
+
+    house.ack("php-1", 3, hour);
+    let before = house.moved();
+    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("batches are committed", || {
+        assert!(running.is_running(), "it ended early");
+        (house.moved() > before).then_some(())
+    });
+    assert!(running.kill());
+    assert_eq!(house.keys_in_data().len(), 2, "killed in the middle");
+    house.assert_readable(&app);
+
+    let mut running = house.rotate_until("retire", PATIENT);
+    eventually("the retirement is durable", || house.keys()[0].2.then_some(()));
+    running.kill();
+    house.assert_readable(&app);
+    let record = house.open_rotation().unwrap();
+    assert_eq!((record.id.as_str(), record.phase.as_str()), (id.as_str(), "retire"));
+
+    house.ack("php-1", 4, hour);
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert_eq!(finished.document["rotation"], Value::from(id));
+    assert_eq!(finished.document["phase"], "done");
+    // One key was made, whatever happened, and nothing is left under the other.
+    assert_eq!(house.keys().len(), 2);
+    assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
+    house.assert_readable(&app);
+    assert!(house.open_rotation().is_none());
+}
+
+pub fn a_second_operator_is_refused_with_id_and_owner(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    house.ack("php-1", 1, HOUR);
+    let mut first = house.rotate_until("introduce", PATIENT);
+    let record = house.open_rotation().unwrap();
+    let second = house.rotate(BRIEF);
+    assert_eq!(second.code, Some(6), "{}", second.text());
+    assert!(second.text().contains(&record.id), "{}", second.text());
+    assert!(second.text().contains(&format!("pid {}", first.id())), "{}", second.text());
+    assert!(first.is_running());
+    assert_eq!(house.open_rotation().unwrap().generation, record.generation);
+    house.ack("php-1", 9, HOUR);
+    assert_eq!(first.wait().code, Some(0));
+}
+
+pub fn a_third_key_takes_the_place_of_a_rotation_that_is_moving_values(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("batches are committed", || (house.moved() > 0).then_some(()));
+    let first = house.open_rotation().unwrap().id;
+    // It need not be dead: its successor takes it over.
+    let finished = house.rotate(&[PATIENT, &["--supersede"]].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    running.kill();
+    assert_ne!(finished.document["rotation"], Value::from(first.as_str()));
+    let keys = house.keys();
+    assert_eq!(keys.len(), 3);
+    assert_eq!(house.keys_in_data(), [keys[2].0]);
+    for old in &keys[..2] {
+        assert_eq!((old.1, old.2), (KeyState::Retiring, true));
+    }
+    house.assert_readable(&app);
+    let status = house.run(&["status"]);
+    let rotations = status.document["keyset_rotations"].as_array().unwrap();
+    let of = |id: &str| rotations.iter().find(|one| one["id"] == id).unwrap();
+    assert_eq!(of(&first)["phase"], "superseded");
+    assert_eq!(
+        of(finished.document["rotation"].as_str().unwrap())["follows"],
+        Value::from(first)
+    );
+}
+
+pub fn a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    house.ack("php-1", 1, HOUR);
+    house.rotate_until("introduce", PATIENT).kill();
+    // A key beside the one that the rotation leads to is nobody's guess.
+    house.change(|keyset| {
+        let algorithm = keyset.primary().algorithm();
+        keyset
+            .add(algorithm, reseal::key::Entry::Staged, jiff::Timestamp::now())
+            .unwrap();
+    });
+    let refused = house.rotate(BRIEF);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.text().contains("--supersede"), "{}", refused.text());
+    house.ack("php-1", 99, HOUR);
+    let finished = house.rotate(&[PATIENT, &["--supersede"]].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    let keys = house.keys();
+    assert_eq!(keys.len(), 3, "the staged key is used, no other is made");
+    assert_eq!((keys[1].1, keys[1].2), (KeyState::Retiring, true));
+    assert_eq!(house.keys_in_data(), [keys[2].0]);
+    let nothing = house.rotate(&[BRIEF, &["--supersede"]].concat());
+    assert_eq!(nothing.code, Some(4), "{}", nothing.text());
+}
+
+pub fn a_rotation_is_rolled_back_before_its_promotion(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let app = house.app("web-1");
+    house.ack("php-1", 1, HOUR);
+    house.rotate_until("introduce", PATIENT).kill();
+    let before = house.values("customers", "email");
+    house.ack("php-1", 99, HOUR);
+    let back = house.rotate(&[PATIENT, &["--rollback"]].concat());
+    assert_eq!(back.code, Some(0), "{}", back.text());
+    assert_eq!(
+        (&back.document["phase"], &back.document["direction"]),
+        (&"rolled-back".into(), &"back".into())
+    );
+    assert_eq!(house.values("customers", "email"), before);
+    let keys = house.keys();
+    assert_eq!(
+        (keys[0].1, keys[1].1, keys[1].2),
+        (KeyState::Primary, KeyState::Retiring, true)
+    );
+    house.assert_readable(&app);
+    let again = house.rotate(&[PATIENT, &["--rollback"]].concat());
+    assert_eq!(again.code, Some(4), "{}", again.text());
+}
+
+pub fn a_rotation_is_rolled_back_from_its_middle(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("batches are committed", || (house.moved() > 0).then_some(()));
+    assert!(running.kill());
+    let id = house.open_rotation().unwrap().id;
+    // The way back is a rotation like any other: killed, refused without its flag, and gone on with.
+    house.ack("php-1", 1, HOUR);
+    let mut running = house.rotate_until("introduce", &[PATIENT, &["--rollback"]].concat());
+    assert!(running.kill());
+    let forward = house.rotate(BRIEF);
+    assert_eq!(forward.code, Some(4), "{}", forward.text());
+    assert!(forward.text().contains("--rollback"), "{}", forward.text());
+    house.assert_readable(&app);
+    house.ack("php-1", 99, HOUR);
+    let back = house.rotate(&[PATIENT, &["--rollback"]].concat());
+    assert_eq!(back.code, Some(0), "{}", back.text());
+    assert_eq!(
+        (&back.document["rotation"], &back.document["phase"]),
+        (&Value::from(id), &"rolled-back".into())
+    );
+    let keys = house.keys();
+    assert_eq!(house.keys_in_data(), [keys[0].0]);
+    assert_eq!(
+        (keys[0].1, keys[1].1, keys[1].2),
+        (KeyState::Primary, KeyState::Retiring, true)
+    );
+    house.assert_readable(&app);
+}
+
+pub fn a_finished_rotation_is_rolled_back(kind: Kind) {
+    let Some(house) = House::build(kind, 50) else { return };
+    let app = house.app("web-1");
+    assert_eq!(
+        house.rotate(&[BRIEF, &["--rollback"]].concat()).code,
+        Some(4),
+        "there is none"
+    );
+    let done = house.rotate(PATIENT);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let back = house.rotate(&[PATIENT, &["--rollback"]].concat());
+    assert_eq!(back.code, Some(0), "{}", back.text());
+    assert_eq!(back.document["phase"], "rolled-back");
+    let keys = house.keys();
+    assert_eq!(house.keys_in_data(), [keys[0].0]);
+    assert_eq!(
+        (keys[0].1, keys[1].1, keys[1].2),
+        (KeyState::Primary, KeyState::Retiring, true)
+    );
+    house.assert_readable(&app);
+    // Once destroyed, a key does not come back.
+    let forward = house.rotate(PATIENT);
+    assert_eq!(forward.code, Some(0), "{}", forward.text());
+    let old = house.keys()[0].0;
+    house.change(|keyset| {
+        keyset
+            .destroy(old, jiff::SignedDuration::ZERO, jiff::Timestamp::now())
+            .unwrap()
+    });
+    let refused = house.rotate(&[BRIEF, &["--rollback"]].concat());
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.text().contains("destroyed"), "{}", refused.text());
+}

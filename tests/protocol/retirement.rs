@@ -1,0 +1,154 @@
+//! What keeps a key with readers, each reason with its count; and what a keyset's other commands say.
+
+use std::time::Duration;
+
+use reseal::key::KeyState;
+use serde_json::Value;
+
+use super::house::{BRIEF, House, KEYSET, Kind, PATIENT};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The reasons of a refusal, by name, with their counts.
+fn needs(document: &Value) -> Vec<(&str, u64)> {
+    let needs = document["needs"].as_array().unwrap_or_else(|| panic!("no needs: {document}"));
+    needs
+        .iter()
+        .map(|need| (need["name"].as_str().unwrap(), need["count"].as_u64().unwrap()))
+        .collect()
+}
+
+pub fn a_key_that_anything_needs_is_not_retired(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let app = house.app("web-1");
+    let old = app.handle.primary().to_string();
+    let (kept, keys) = (house.values("customers", "email"), house.keys());
+    assert_eq!(keys.len(), 1);
+    let done = house.rotate(&[PATIENT, &["--no-retire"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(done.document["retired"], serde_json::json!([]));
+    assert_eq!((house.keys()[0].1, house.keys()[0].3), (KeyState::Retiring, true));
+
+    // An instance that lags behind, values that came back, an undecided horizon: all at once.
+    house.ack("php-1", 1, HOUR);
+    for (id, value) in &kept[..3] {
+        house.execute(&format!("UPDATE customers SET email = '{value}' WHERE id = {id}"));
+    }
+    house.execute("UPDATE notes SET note = 'AQAAAAB' || substr(note, 8) WHERE id = 5");
+    house.configure("");
+    let retire = ["keys", "retire", KEYSET, &old, "--config", "reseal.toml"];
+    let refused = house.run(&retire);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert_eq!(
+        needs(&refused.document),
+        [("values", 3), ("quarantine", 1), ("instances", 1), ("backup-horizon", 1)],
+        "{}",
+        refused.text()
+    );
+    assert!(
+        refused.stderr.contains("php-1") && refused.stderr.contains(&format!("3 values are under key {old}")),
+        "{}",
+        refused.stderr
+    );
+    assert!(!house.keys()[0].2);
+
+    house.execute("DELETE FROM notes WHERE id = 5");
+    house.configure("[policy]\nbackup_horizon = \"35d\"\n");
+    let refused = house.run(&retire);
+    assert_eq!(needs(&refused.document), [("values", 3), ("instances", 1)]);
+    house.ack("php-1", 99, HOUR);
+    let refused = house.run(&retire);
+    assert_eq!(needs(&refused.document), [("values", 3)]);
+    for (id, _) in &kept[..3] {
+        house.execute(&format!("DELETE FROM customers WHERE id = {id}"));
+    }
+    let retired = house.run(&retire);
+    assert_eq!(retired.code, Some(0), "{}", retired.text());
+    assert!(house.keys()[0].2);
+
+    // Without a configuration nobody looks, and that is said.
+    house.change(|keyset| {
+        let id = keyset.keys()[0].id();
+        keyset.stage(id, jiff::Timestamp::now()).unwrap();
+    });
+    let identity = house.path("identity").display().to_string();
+    let retired = house.run(&["keys", "retire", KEYSET, &old, "--identity", &identity]);
+    assert_eq!(retired.code, Some(0), "{}", retired.text());
+    assert!(retired.stderr.contains("Nobody has checked"), "{}", retired.stderr);
+}
+
+pub fn a_keyset_without_a_decision_on_backups_is_not_rotated(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let _app = house.app("web-1");
+    house.configure("");
+    let keyring = std::fs::read(house.path("reseal.keyring")).unwrap();
+    let refused = house.rotate(BRIEF);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.text().contains("backup_horizon"), "{}", refused.text());
+    assert_eq!(std::fs::read(house.path("reseal.keyring")).unwrap(), keyring);
+    let done = house.rotate(&[PATIENT, &["--no-retire"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(house.keys()[0].1, KeyState::Retiring);
+}
+
+pub fn a_damaged_value_keeps_the_old_key_with_readers(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let _app = house.app("web-1");
+    let whole = house.values("notes", "note").remove(6).1;
+    let damaged = format!("{}AAAA{}", &whole[..20], &whole[24..]);
+    house.execute(&format!("UPDATE notes SET note = '{damaged}' WHERE id = 7"));
+    let found = house.rotate(PATIENT);
+    assert_eq!(found.code, Some(7), "{}", found.text());
+    assert_eq!(needs(&found.document), [("quarantine", 1)]);
+    assert_eq!(found.document["quarantined"][0]["primary_key"]["id"], 7);
+    assert_eq!(found.document["phase"], "verify");
+    assert_eq!((house.keys()[0].1, house.keys()[0].2), (KeyState::Retiring, false));
+    let id = house.open_rotation().unwrap().id;
+    // Mended, the same rotation goes on to its end.
+    house.execute(&format!("UPDATE notes SET note = '{whole}' WHERE id = 7"));
+    let done = house.rotate(PATIENT);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(done.document["rotation"], Value::from(id));
+    assert!(house.keys()[0].2);
+}
+
+pub fn an_older_keyring_is_not_gone_on_with(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    house.ack("php-1", 1, HOUR);
+    let old = std::fs::read(house.path("reseal.keyring")).unwrap();
+    let stopped = house.rotate(BRIEF);
+    assert_eq!(stopped.code, Some(5), "{}", stopped.text());
+    let newer = std::fs::read(house.path("reseal.keyring")).unwrap();
+    std::fs::write(house.path("reseal.keyring"), &old).unwrap();
+    let refused = house.rotate(BRIEF);
+    assert_eq!(refused.code, Some(9), "{}", refused.text());
+    assert!(refused.text().contains("older"), "{}", refused.text());
+    std::fs::write(house.path("reseal.keyring"), &newer).unwrap();
+    house.ack("php-1", 99, HOUR);
+    assert_eq!(house.rotate(PATIENT).code, Some(0));
+}
+
+pub fn plan_and_verify_look_at_every_dataset(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let plan = house.run(&["plan", KEYSET]);
+    assert_eq!(plan.code, Some(0), "{}", plan.text());
+    let datasets = plan.document["datasets"].as_array().unwrap();
+    assert_eq!(datasets.len(), 2);
+    assert_eq!(
+        (&datasets[0]["dataset"], &datasets[1]["dataset"]),
+        (&"customers".into(), &"notes".into())
+    );
+    assert_eq!(plan.document["allowed"], true);
+    // The configuration has one keyset with datasets: it need not be named.
+    let verify = house.run(&["verify"]);
+    assert_eq!(verify.code, Some(0), "{}", verify.text());
+    assert_eq!(
+        (verify.count("rows_scanned"), verify.count("values_already_current")),
+        (40, 40)
+    );
+    assert_eq!(verify.document["census"].as_object().unwrap().len(), 1);
+    let unknown = house.run(&["verify", "orders"]);
+    assert_eq!(unknown.code, Some(3), "{}", unknown.text());
+    assert!(unknown.text().contains(KEYSET), "{}", unknown.text());
+    assert!(!house.has_state());
+}
