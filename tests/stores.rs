@@ -70,6 +70,7 @@ macro_rules! whole_contract {
                     sweeps_leave_the_cursor_alone,
                     migrating_twice_changes_nothing,
                     a_newer_state_is_refused,
+                    late_values_commit_with_their_batch,
                     quarantine_is_cleared_by_the_current_plan_only,
                     status_moves_under_the_current_generation_only,
                     one_operator_at_a_time,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, Outcome};
+use super::documents::{self, FindingEntry, LateEntry, Outcome};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
@@ -40,6 +40,11 @@ pub struct RotateArgs {
     #[arg(long)]
     dual_read_confirmed: bool,
 
+    /// The old key is in other hands. Values that appear under it late, after the ranges were worked through, may be forged: they
+    /// are quarantined as they are instead of being sealed anew, and the exit code is 7
+    #[arg(long)]
+    compromised: bool,
+
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -71,6 +76,10 @@ struct RotateDocument<'a> {
     plan: &'a str,
     #[serde(flatten)]
     outcome: Outcome,
+    /// Values that appeared under the old key after the ranges were worked through; the first ten thousand.
+    late_values: Vec<LateEntry>,
+    /// All of them, counted.
+    late_values_total: u64,
     sweeps: u32,
     findings: Vec<FindingEntry<'a>>,
 }
@@ -97,6 +106,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     };
     options.state = !args.no_state;
     options.take_over = args.take_over;
+    options.compromised = args.compromised;
     options.accepted.clone_from(&args.accept);
 
     let mut seen: Option<Arc<Progress>> = None;
@@ -177,10 +187,15 @@ fn finish(
         exit: exit.code(),
     };
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
+    let compromised = prepared.options.compromised;
+    super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
     let document = RotateDocument {
         table: &prepared.survey.table,
         plan: &report.plan,
         outcome,
+        late_values,
+        late_values_total: report.late.total,
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };

@@ -192,6 +192,18 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
     }
 }
 
+/// An earlier run of this rotation quarantined values as perhaps forged, and this one would re-encrypt them.
+pub fn may_be_forged(count: usize) -> Finding {
+    finding(
+        Severity::Ask,
+        FORGED,
+        format!(
+            "{count} values of this table are in quarantine because they may be forged: a run without --compromised would re-encrypt them"
+        ),
+        "run again with --compromised; or, when each of them has been looked at and found genuine, with --accept may-be-forged",
+    )
+}
+
 fn key_findings(key: &[Column]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if key.len() > KEY_COLUMNS_MAX {
@@ -245,5 +257,7 @@ fn finding(severity: Severity, name: &str, what: String, advice: &str) -> Findin
     }
 }
 
+/// The finding of [`may_be_forged`].
+pub const FORGED: &str = "may-be-forged";
 /// What cursors and statements are built and tested for.
 const KEY_COLUMNS_MAX: usize = 4;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::census::Census;
+use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
+use super::judge::Reason;
 use super::outcome::{RotationReport, VerifyReport};
 use super::phases::Run;
 use super::plan::{self, PlanReport, Prepared};
@@ -66,7 +67,9 @@ pub async fn rotate(
         let run = Run::new(store, prepared, progress, stop, None);
         let census = run.verify().await?;
         if census.is_clean() {
-            return Ok(run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings));
+            let late = control.late(&identity.id, LISTED_MAX).await.map_err(&failed)?;
+            let this_run = (0, Duration::ZERO);
+            return Ok(run.report(&identity.id, seen(&census), this_run, census, 0, findings, late));
         }
     }
 
@@ -82,6 +85,19 @@ pub async fn rotate(
             )
         }
     };
+    if let (Some(control), Some(plan)) = (&mut control, &claimed)
+        && !prepared.options.compromised
+        && !prepared.options.accepted.iter().any(|name| name == preflight::FORGED)
+    {
+        let quarantined = control.quarantine(&plan.identity.id).await.map_err(&failed)?;
+        let forged = quarantined
+            .iter()
+            .filter(|stored| Reason::MayBeForged.is(&stored.entry))
+            .count();
+        if forged > 0 {
+            return Err(RotationError::Refused(vec![preflight::may_be_forged(forged)]));
+        }
+    }
     drop(control);
     let run = Run::new(store, prepared, progress, stop, claimed);
     tokio::select! {

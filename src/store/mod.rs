@@ -21,7 +21,7 @@ pub mod value;
 
 use async_trait::async_trait;
 
-use control::{Advance, Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
+use control::{Advance, Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
 use page::{Page, Shape, Swaps};
 use survey::{Survey, Target};
@@ -169,7 +169,7 @@ pub enum Witness {
 /// Databases that take new values as sets.
 #[async_trait]
 pub trait SetWriter: Send {
-    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine, advances the range.
+    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine and late values, advances the range.
     ///
     /// Rows locked by others are waited for briefly ([`RetryClass::LockTimeout`]).
     /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
@@ -217,7 +217,8 @@ pub struct InPlaceBatch {
 /// Databases that compute new values inside their own statement, where no other writer can come between.
 #[async_trait]
 pub trait InPlaceWriter: Send {
-    /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine, advances the range.
+    /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine and late values,
+    /// advances the range.
     ///
     /// The rewriter comes back with the result; its tally of this batch is in `swaps`.
     async fn rewrite_and_advance(
@@ -267,6 +268,12 @@ pub trait Control: Send {
 
     /// Forgets quarantine entries: a verification found that the values open now, or are gone.
     async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError>;
+
+    /// The late values of a plan, at most `listed` of them one by one.
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError>;
+
+    /// The database's time, RFC 3339. Needs no control tables.
+    async fn now(&mut self) -> Result<String, StoreError>;
 
     /// Sums the counters of a plan's ranges.
     async fn totals(&mut self, plan: &str) -> Result<Counters, StoreError> {

@@ -5,8 +5,10 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::error::store_error;
-use crate::store::control::{Counters, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine};
-use crate::store::page::Quarantined;
+use crate::store::control::{
+    Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
+};
+use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -19,6 +21,13 @@ impl PostgresControl {
     /// Uses this connection.
     pub fn new(connection: PgConnection) -> Self {
         Self { connection }
+    }
+
+    async fn has_every_table(&mut self) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT to_regclass('reseal.late') IS NOT NULL")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)
     }
 
     /// Refuses tables that this build does not understand, before anything is read from them or written to them.
@@ -43,7 +52,8 @@ impl PostgresControl {
 #[async_trait]
 impl Control for PostgresControl {
     async fn migrate(&mut self) -> Result<(), StoreError> {
-        if self.exists().await? {
+        // Tables that came later are added to those that are there; a Reseal that does not know them does not mind.
+        if self.exists().await? && self.has_every_table().await? {
             return Ok(());
         }
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
@@ -225,6 +235,85 @@ impl Control for PostgresControl {
             .map_err(store_error)?;
         transaction.commit().await.map_err(store_error)
     }
+
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError> {
+        self.check_version().await?;
+        if !self.has_every_table().await? {
+            return Ok(LateValues::default());
+        }
+        let total: i64 = sqlx::query_scalar("SELECT count(*) FROM reseal.late WHERE plan_id = $1")
+            .bind(plan)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT relation, row_key, value_column, {}, {} FROM reseal.late WHERE plan_id = $1
+              ORDER BY seen_at, relation, row_key, value_column LIMIT $2",
+            rfc3339("seen_at"),
+            rfc3339("last_seen_at")
+        )))
+        .bind(plan)
+        .bind(i64::try_from(listed).unwrap_or(i64::MAX))
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(store_error)?;
+        let values = rows.iter().map(late_of).collect::<Result<_, _>>()?;
+        Ok(LateValues {
+            values,
+            total: total.unsigned_abs(),
+        })
+    }
+
+    async fn now(&mut self) -> Result<String, StoreError> {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {}", rfc3339("clock_timestamp()"))))
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)
+    }
+}
+
+/// Records late values in the transaction of the batch that met them. A value that was seen before is only seen again.
+pub(super) async fn record_late(
+    connection: &mut PgConnection,
+    plan: &str,
+    relation: &str,
+    late: &[Late],
+) -> Result<(), StoreError> {
+    let keys: Vec<&[u8]> = late.iter().map(|value| value.key.as_bytes()).collect();
+    let columns: Vec<i32> = late
+        .iter()
+        .map(|value| i32::try_from(value.column).unwrap_or(i32::MAX))
+        .collect();
+    sqlx::query(
+        "INSERT INTO reseal.late AS l (plan_id, relation, row_key, value_column)
+         SELECT $1, $2, unnest($3::bytea[]), unnest($4::int4[])
+         ON CONFLICT (plan_id, relation, row_key, value_column) DO UPDATE SET last_seen_at = excluded.last_seen_at",
+    )
+    .bind(plan)
+    .bind(relation)
+    .bind(keys)
+    .bind(columns)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(store_error)
+}
+
+fn late_of(row: &PgRow) -> Result<StoredLate, StoreError> {
+    Ok(StoredLate {
+        relation: row.try_get(0).map_err(store_error)?,
+        value: Late {
+            key: key(row.try_get::<Option<Vec<u8>>, _>(1).map_err(store_error)?)?.ok_or_else(damaged)?,
+            column: usize::try_from(row.try_get::<i32, _>(2).map_err(store_error)?).map_err(|_| damaged())?,
+        },
+        seen_at: row.try_get(3).map_err(store_error)?,
+        last_seen_at: row.try_get(4).map_err(store_error)?,
+    })
+}
+
+/// SQL for a time as RFC 3339 in UTC, to the millisecond.
+fn rfc3339(time: &str) -> String {
+    format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
 }
 
 /// Locks the plan for this transaction, and fails when somebody else has claimed it since.
@@ -291,7 +380,7 @@ fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
 }
 
 fn damaged() -> StoreError {
-    StoreError::State("a quarantine entry is damaged".to_owned())
+    StoreError::State("an entry of the control tables is damaged".to_owned())
 }
 
 const SELECT_PLAN: &str = "SELECT id, table_name, columns, from_keys, to_key, generation, status, owner,
@@ -322,4 +411,8 @@ const SCHEMA: &str = "
         plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
         value_column int4 NOT NULL, reason text NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (plan_id, relation, row_key, value_column));
+    CREATE TABLE IF NOT EXISTS reseal.late (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
+        value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));
 ";

@@ -8,11 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Row as _, ValueRef as _};
+use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Row as _, ValueRef as _};
 use tokio::time::timeout;
 
 use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::Server;
+use super::control::record_late;
 use super::error::store_error;
 use super::types::{self, oid};
 use super::{statements, statements::FENCE_PARAMETERS};
@@ -176,12 +177,22 @@ impl PostgresSession {
         };
         let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
         let arguments = self.swap_arguments(batch, witness)?;
-        let row = sqlx::query_with(AssertSqlSafe(text), arguments)
-            .fetch_one(live(&mut self.connection)?)
-            .await
-            .map_err(store_error)?;
+        let swap = sqlx::query_with(AssertSqlSafe(text), arguments);
+        let row = match batch.fence {
+            // Rare: only sweeps meet late values, and few of them. Their record commits with the rows.
+            Some(fence) if !batch.swaps.late.is_empty() => {
+                let mut transaction = live(&mut self.connection)?.begin().await.map_err(store_error)?;
+                let row = swap.fetch_one(&mut *transaction).await.map_err(store_error)?;
+                if row.try_get::<i64, _>(MOVED).map_err(store_error)? > 0 {
+                    record_late(&mut transaction, &fence.plan, batch.relation, &batch.swaps.late).await?;
+                    transaction.commit().await.map_err(store_error)?;
+                }
+                row
+            }
+            _ => swap.fetch_one(live(&mut self.connection)?).await.map_err(store_error)?,
+        };
         let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
-        let (rows, values, moved) = (count(0)?, count(1)?, count(2)?);
+        let (rows, values, moved) = (count(0)?, count(1)?, count(MOVED)?);
         if moved == 0 {
             return Err(StoreError::Superseded);
         }
@@ -413,6 +424,8 @@ where
     })
 }
 
+/// The column of a swap's answer that says whether the range is still ours.
+const MOVED: usize = 2;
 /// Length and bytes of an array element of fixed size; a guess that only saves growing the buffer.
 const ELEMENT_BYTES: usize = 12;
 /// Twice what the server itself allows a statement (`statement_timeout`).

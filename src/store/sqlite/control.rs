@@ -4,13 +4,16 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
-use super::control_sql::{ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, PLAN_COLUMNS, RANGE_COLUMNS, SET_STATUS, TABLES};
+use super::control_sql::{
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, LATE, LATE_TABLE, PLAN_COLUMNS, RANGE_COLUMNS, SELECT_LATE, SET_STATUS,
+    TABLES,
+};
 use super::error::from_sqlite;
 use super::session::to_i64;
 use crate::store::control::{
-    Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+    Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
 };
-use crate::store::page::Quarantined;
+use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -47,13 +50,14 @@ impl SqliteControl {
 #[async_trait]
 impl Control for SqliteControl {
     async fn migrate(&mut self) -> Result<(), StoreError> {
-        self.write(|connection| match version(connection)? {
-            None => connection
-                .execute_batch(TABLES)
-                .and_then(|()| connection.execute("INSERT INTO reseal_meta VALUES ('version', ?1)", [STATE_VERSION]))
-                .map(drop)
-                .map_err(from_sqlite),
-            Some(_) => Ok(()),
+        self.write(|connection| {
+            if version(connection)?.is_none() {
+                connection
+                    .execute_batch(TABLES)
+                    .and_then(|()| connection.execute("INSERT INTO reseal_meta VALUES ('version', ?1)", [STATE_VERSION]))
+                    .map_err(from_sqlite)?;
+            }
+            connection.execute_batch(LATE_TABLE).map_err(from_sqlite)
         })
         .await
     }
@@ -169,6 +173,46 @@ impl Control for SqliteControl {
         })
         .await
     }
+
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError> {
+        let plan = plan.to_owned();
+        self.handle
+            .run(move |connection| {
+                if version(connection)?.is_none() || !has_table(connection, "reseal_late")? {
+                    return Ok(LateValues::default());
+                }
+                let total: i64 = connection
+                    .query_row("SELECT count(*) FROM reseal_late WHERE plan = ?1", [&plan], |row| row.get(0))
+                    .map_err(from_sqlite)?;
+                let values = collect(connection, SELECT_LATE, (&plan, to_i64(listed as u64)), read_late)?;
+                Ok(LateValues {
+                    values,
+                    total: total.unsigned_abs(),
+                })
+            })
+            .await
+    }
+
+    async fn now(&mut self) -> Result<String, StoreError> {
+        self.handle
+            .run(|connection| {
+                connection
+                    .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", [], |row| row.get(0))
+                    .map_err(from_sqlite)
+            })
+            .await
+    }
+}
+
+/// Records late values within a batch's transaction.
+pub(super) fn record_late(connection: &Connection, plan: &str, relation: &str, late: &[Late]) -> Result<(), StoreError> {
+    for value in late {
+        connection
+            .prepare_cached(LATE)
+            .and_then(|mut statement| statement.execute((plan, relation, value.key.as_bytes(), to_i64(value.column as u64))))
+            .map_err(from_sqlite)?;
+    }
+    Ok(())
 }
 
 /// Moves a range within a batch's transaction.
@@ -202,14 +246,7 @@ pub(super) fn advance(
 
 /// The version of the tables, `None` without tables. A newer one is refused, whoever asks.
 fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
-    let exists: bool = connection
-        .query_row(
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'reseal_meta'",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(from_sqlite)?;
-    if !exists {
+    if !has_table(connection, "reseal_meta")? {
         return Ok(None);
     }
     let version = connection
@@ -228,6 +265,16 @@ fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
         ))),
         _ => Err(damaged("the version in reseal_meta is missing or not a number")),
     }
+}
+
+fn has_table(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+    connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+            [name],
+            |row| row.get(0),
+        )
+        .map_err(from_sqlite)
 }
 
 fn check_generation(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
@@ -313,6 +360,18 @@ fn read_quarantine(row: &Row<'_>) -> Result<StoredQuarantine, StoreError> {
             column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
             reason: field(row, "reason")?,
         },
+    })
+}
+
+fn read_late(row: &Row<'_>) -> Result<StoredLate, StoreError> {
+    Ok(StoredLate {
+        relation: field(row, "relation")?,
+        value: Late {
+            key: read_key(&field::<Vec<u8>>(row, "row_key")?)?,
+            column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
+        },
+        seen_at: field(row, "seen_at")?,
+        last_seen_at: field(row, "last_seen_at")?,
     })
 }
 

@@ -47,6 +47,19 @@ CREATE TABLE reseal_quarantine (
 ) WITHOUT ROWID;
 ";
 
+/// Came later than the others: added to those that are there; a Reseal that does not know it does not mind.
+pub(super) const LATE_TABLE: &str = "
+CREATE TABLE IF NOT EXISTS reseal_late (
+    plan TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    row_key BLOB NOT NULL,
+    column_index INTEGER NOT NULL,
+    seen_at TEXT NOT NULL,
+    last_seen_at TEXT NOT NULL,
+    PRIMARY KEY (plan, relation, row_key, column_index)
+) WITHOUT ROWID;
+";
+
 pub(super) const PLAN_COLUMNS: &str =
     "id, table_name, column_names, from_keys, to_key, generation, status, owner, created_at, updated_at";
 
@@ -88,3 +101,13 @@ INSERT INTO reseal_quarantine (plan, relation, row_key, column_index, reason, fo
 VALUES (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ON CONFLICT (plan, relation, row_key, column_index)
 DO UPDATE SET reason = excluded.reason, found_at = excluded.found_at WHERE reason IS NOT excluded.reason";
+
+/// A value that was seen before is only seen again.
+pub(super) const LATE: &str = "
+INSERT INTO reseal_late (plan, relation, row_key, column_index, seen_at, last_seen_at)
+VALUES (?1, ?2, ?3, ?4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (plan, relation, row_key, column_index) DO UPDATE SET last_seen_at = excluded.last_seen_at";
+
+pub(super) const SELECT_LATE: &str = "
+SELECT relation, row_key, column_index, seen_at, last_seen_at FROM reseal_late WHERE plan = ?1
+ORDER BY seen_at, relation, row_key, column_index LIMIT ?2";
