@@ -99,10 +99,13 @@ fn name(key: &Key, column: usize) -> (Vec<u8>, usize) {
 #[derive(Debug, Default)]
 pub struct LateLog(Mutex<Seen>);
 
+/// Relation, key and column.
+type Place = (String, Vec<u8>, usize);
+
 #[derive(Debug, Default)]
 struct Seen {
     /// With the time at which a sweep that met them ended, where no control table has their own.
-    values: BTreeMap<(String, Vec<u8>, usize), (Late, Option<String>)>,
+    values: BTreeMap<Place, (Late, Option<String>)>,
     forged: Vec<(String, Quarantined)>,
 }
 

@@ -116,8 +116,9 @@ impl<'a> Run<'a> {
             let opens = census.quarantined() == 0;
             counters = self.patiently("verify", || self.settle(plan, opens)).await?;
         }
-        let late = self.late().await?;
-        Ok(self.report(plan_id, counters, this_run, census, sweeps, findings, late))
+        let mut report = self.report(plan_id, counters, this_run, census, sweeps, findings);
+        report.late = self.late().await?;
+        Ok(report)
     }
 
     /// Values that were quarantined and have been mended since are not late, unless the old key is in other hands.
@@ -181,7 +182,6 @@ impl<'a> Run<'a> {
         census: Census,
         sweeps: u32,
         findings: Vec<Finding>,
-        late: LateValues,
     ) -> RotationReport {
         RotationReport {
             plan: plan.to_owned(),
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
             columns: self.columns(),
             sweeps,
             findings,
-            late,
+            late: LateValues::default(),
         }
     }
 

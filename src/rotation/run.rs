@@ -67,9 +67,9 @@ pub async fn rotate(
         let run = Run::new(store, prepared, progress, stop, None);
         let census = run.verify().await?;
         if census.is_clean() {
-            let late = control.late(&identity.id, LISTED_MAX).await.map_err(&failed)?;
-            let this_run = (0, Duration::ZERO);
-            return Ok(run.report(&identity.id, seen(&census), this_run, census, 0, findings, late));
+            let mut report = run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings);
+            report.late = control.late(&identity.id, LISTED_MAX).await.map_err(&failed)?;
+            return Ok(report);
         }
     }
 
