@@ -6,6 +6,8 @@
 //! cargo run --example follow_keyring
 //! # meanwhile: reseal keys generate customer-data; reseal keys promote customer-data
 //! ```
+//!
+//! With DATABASE_URL it also reports there which keys it seals with: see it in `reseal status`.
 
 use std::error::Error;
 use std::thread::sleep;
@@ -18,6 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = std::env::var("RESEAL_KEYRING").unwrap_or_else(|_| "reseal.keyring".to_owned());
     let keyring = Keyring::open(file, Unlock::passphrase(passphrase.into()))?;
     let customers = keyring.keyset("customer-data")?;
+    // Kept until the end: dropping it takes the report away.
+    let _reporting = match std::env::var("DATABASE_URL") {
+        Ok(database) => Some(keyring.report_to(&database, "example")?),
+        Err(_) => None,
+    };
 
     // A value from the start: it stays readable while its key is rotated, and says when it is due.
     let stored = customers.seal(b"a value of long ago", b"example")?;

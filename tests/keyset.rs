@@ -1,7 +1,7 @@
 //! The keyset against a model, and the interchange forms against published vectors.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -14,6 +14,8 @@ use reseal::key::{
 #[derive(Default)]
 struct Model {
     keys: BTreeMap<KeyId, (KeyState, bool)>,
+    /// Compromised, and given to applications until their values are moved.
+    offered: BTreeSet<KeyId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,19 +38,25 @@ impl Model {
             (Change::Promote(old), Staged | Retiring, false) => {
                 let stepped_down = match old {
                     OldPrimary::Retires => Retiring,
-                    OldPrimary::IsCompromised => Compromised,
+                    OldPrimary::IsCompromised | OldPrimary::IsCompromisedButOffered => Compromised,
                 };
-                for (state, _) in self.keys.values_mut().filter(|(state, _)| *state == Primary) {
+                for (id, (state, _)) in self.keys.iter_mut().filter(|(_, (state, _))| *state == Primary) {
                     *state = stepped_down;
+                    if old == OldPrimary::IsCompromisedButOffered {
+                        self.offered.insert(*id);
+                    }
                 }
                 (Primary, false)
             }
             (Change::Retire, Staged | Retiring, false) => (Retiring, true),
             (Change::Retire, Compromised, false) => (Compromised, true),
+            (Change::Compromise, Compromised, false) if self.offered.contains(&id) => (Compromised, false),
             (Change::Compromise, Pending | Staged | Retiring, retired) => (Compromised, retired),
             (Change::Destroy, Pending, _) | (Change::Destroy, Retiring | Compromised, true) => (Destroyed, false),
             _ => return None,
         };
+        // Whatever happens to a key that is offered although it leaked takes the offer away.
+        self.offered.remove(&id);
         self.keys.insert(id, next);
         Some(())
     }
@@ -62,6 +70,7 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::Stage),
         Just(Change::Promote(OldPrimary::Retires)),
         Just(Change::Promote(OldPrimary::IsCompromised)),
+        Just(Change::Promote(OldPrimary::IsCompromisedButOffered)),
         Just(Change::Retire),
         Just(Change::Compromise),
         Just(Change::Destroy),
@@ -103,14 +112,17 @@ proptest! {
             prop_assert_eq!(keyset.revision(), revision + u64::from(expected.is_some()));
 
             for key in keyset.keys() {
-                prop_assert_eq!((key.state(), key.retired_at().is_some()), model.keys[&key.id()]);
+                let (state, retired) = model.keys[&key.id()];
+                prop_assert_eq!((key.state(), key.retired_at().is_some()), (state, retired));
+                let offered = model.offered.contains(&key.id());
+                prop_assert_eq!(key.is_offered(), !retired && (state.opens() || offered));
                 prop_assert_eq!(key.material().is_none(), key.state() == KeyState::Destroyed);
                 prop_assert!(key.fingerprint().is_some());
                 prop_assert!(key.transitions().windows(2).all(|pair| pair[0].at <= pair[1].at));
             }
             prop_assert_eq!(keyset.keys().iter().filter(|key| key.state().seals()).count(), 1);
             prop_assert_eq!(keyset.opening_keys().next().unwrap().id(), keyset.primary().id());
-            prop_assert!(keyset.opening_keys().all(|key| key.material().is_some() && key.state() != KeyState::Compromised));
+            prop_assert!(keyset.opening_keys().all(|key| key.material().is_some() && (key.state() != KeyState::Compromised || model.offered.contains(&key.id()))));
             prop_assert!(keyset.reencryption_keys().all(|key| key.material().is_some() && key.state() != KeyState::Pending));
         }
     }

@@ -76,6 +76,15 @@ macro_rules! whole_contract {
                     one_operator_at_a_time,
                     a_lock_that_was_taken_over_is_noticed,
                 },
+                ledger::{
+                    an_instance_is_known_by_its_last_report,
+                    a_lease_ends_by_the_clock_of_the_database,
+                    hostile_names_of_instances_are_only_names,
+                    of_a_keyset_one_rotation_is_open,
+                    a_rotation_changes_under_its_generation_only,
+                    state_of_version_1_is_upgraded_in_place,
+                    one_operator_a_keyset,
+                },
             ]
         );
     };

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -15,12 +16,12 @@ use super::follow::Follower;
 use super::handle::KeysetHandle;
 use super::ring::Ring;
 use crate::format::{Format, Tink};
-use crate::key::{self, KeysetName, Unlock};
+use crate::key::{self, KeyId, KeysetName, Unlock};
 
 /// An opened keyring. Cheap to clone; all clones and handles follow the same file, by one thread, which ends with the last of them.
 #[derive(Clone)]
 pub struct Keyring {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// How a keyring is followed.
@@ -50,6 +51,16 @@ pub(super) struct Shared {
     keys: Mutex<Keys>,
     /// Nothing is ever sent: its end tells the following thread to end.
     alive: Mutex<Option<mpsc::Sender<Infallible>>>,
+}
+
+/// What the next seal of a keyset will use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NextSeal {
+    pub(super) keyset: KeysetName,
+    pub(super) revision: u64,
+    pub(super) key: KeyId,
+    /// Values opened under a compromised key so far.
+    pub(super) compromised_opens: u64,
 }
 
 struct Keys {
@@ -164,6 +175,31 @@ impl Shared {
         })
     }
 
+    /// What the next seal of each keyset will use, for the keysets that a handle was asked for. Where a keyset is used in several
+    /// formats, the ring that lags behind counts.
+    pub(super) fn next_seals(&self) -> Vec<NextSeal> {
+        let mut seals: Vec<NextSeal> = Vec::new();
+        for ring in &lock(&self.keys).rings {
+            let ring = ring.load();
+            let opens = ring.compromised_opens.load(Ordering::Relaxed);
+            match seals.iter_mut().find(|seal| seal.keyset == ring.keyset) {
+                Some(seal) => {
+                    seal.compromised_opens += opens;
+                    if ring.revision < seal.revision {
+                        (seal.revision, seal.key) = (ring.revision, ring.primary.id);
+                    }
+                }
+                None => seals.push(NextSeal {
+                    keyset: ring.keyset.clone(),
+                    revision: ring.revision,
+                    key: ring.primary.id,
+                    compromised_opens: opens,
+                }),
+            }
+        }
+        seals
+    }
+
     /// A reader with keys of `generation` met a value that they do not open. Returns whether there are other keys now.
     pub(super) fn catch_up(&self, generation: u64) -> bool {
         let Some(follower) = &self.follower else { return false };
@@ -200,10 +236,7 @@ impl Shared {
         let rebuilt: Vec<Ring> = keys
             .rings
             .iter()
-            .map(|ring| {
-                let ring = ring.load();
-                Ring::build(&keyring, &ring.keyset, ring.format)
-            })
+            .map(|ring| ring.load().rebuilt(&keyring))
             .collect::<Result<_, _>>()
             .map_err(FollowError::InUse)?;
         for (ring, rebuilt) in keys.rings.iter().zip(rebuilt) {

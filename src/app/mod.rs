@@ -17,6 +17,9 @@
 //! # }
 //! ```
 //!
+//! An instance that also says which revision it seals with ([`Keyring::report_to`]) is waited for by `reseal rotate`: no key is
+//! promoted before it has it, and none is retired while it may still seal with it.
+//!
 //! Everything here may be shared between threads. Sealing and opening take no lock: a new version of the file is prepared beside
 //! them and then swapped in. A file that is broken, half-written or older than what was seen keeps the keys that are there, and is
 //! reported by [`Keyring::status`].
@@ -27,11 +30,13 @@ mod handle;
 mod keyring;
 mod nonces;
 mod opened;
+mod report;
 mod ring;
 
 pub use error::{FollowError, HandleError, OpenError, SealError};
 pub use handle::KeysetHandle;
 pub use keyring::{Keyring, Options, Status};
 pub use opened::Opened;
+pub use report::{ReportError, ReportOptions, ReportStatus, Reporting};
 
 pub use crate::key::Unlock;

@@ -1,5 +1,8 @@
 //! The ciphers of one keyset in one format, as of one version of the keyring. Built beside the readers, then swapped in whole.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::error::{HandleError, OpenError};
 use crate::format::{
     Carried, Cipher, Fernet, Format, KeyHint, OpenError as CipherError, TrialError, open_exclusively, open_first,
@@ -18,6 +21,10 @@ pub(super) struct Ring {
     others: Vec<RingKey>,
     /// Keys that exist and that applications are not given.
     withheld: Vec<(KeyId, Standing)>,
+    /// Keys among `others` that leaked, and are offered until their values are moved.
+    compromised: Vec<KeyId>,
+    /// Values that were opened with one of them; counted on when the ring is built anew.
+    pub(super) compromised_opens: Arc<AtomicU64>,
 }
 
 /// A key, ready for use.
@@ -53,19 +60,41 @@ impl Ring {
             primary: join(format, name, primary)?,
             others: Vec::new(),
             withheld: Vec::new(),
+            compromised: Vec::new(),
+            compromised_opens: Arc::default(),
         };
         for key in keyset.keys().iter().filter(|key| key.id() != primary.id()) {
             match standing(format, key) {
-                None => ring.others.push(join(format, name, key)?),
+                None => {
+                    ring.others.push(join(format, name, key)?);
+                    if key.is_offered_though_compromised() {
+                        ring.compromised.push(key.id());
+                    }
+                }
                 Some(standing) => ring.withheld.push((key.id(), standing)),
             }
         }
         Ok(ring)
     }
 
+    /// The next version of this ring, from a newer keyring.
+    pub(super) fn rebuilt(&self, keyring: &Keyring) -> Result<Self, HandleError> {
+        let mut next = Self::build(keyring, &self.keyset, self.format)?;
+        next.compromised_opens = Arc::clone(&self.compromised_opens);
+        Ok(next)
+    }
+
     /// Opens `stored` with the key that it names, or with the one key that accepts it; appends the plaintext to `out`.
     /// On an error `out` is as it was.
     pub(super) fn open(&self, stored: &[u8], associated_data: &[u8], out: &mut Vec<u8>) -> Result<(KeyId, Carried), OpenError> {
+        let (id, carried) = self.open_uncounted(stored, associated_data, out)?;
+        if self.compromised.contains(&id) {
+            self.compromised_opens.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((id, carried))
+    }
+
+    fn open_uncounted(&self, stored: &[u8], associated_data: &[u8], out: &mut Vec<u8>) -> Result<(KeyId, Carried), OpenError> {
         match self.format.hint(stored) {
             KeyHint::Key(id) => {
                 let key = self.keys().find(|key| key.id == id).ok_or_else(|| self.absent(id))?;
@@ -136,11 +165,11 @@ fn standing(format: &dyn Format, key: &Key) -> Option<Standing> {
     match key.state() {
         KeyState::Destroyed => Some(Standing::Destroyed),
         KeyState::Pending => Some(Standing::Withheld("pending")),
-        KeyState::Compromised => Some(Standing::Withheld("compromised")),
+        KeyState::Compromised if !key.is_offered() => Some(Standing::Withheld("compromised")),
         _ if key.retired_at().is_some() => Some(Standing::Withheld("retired")),
         // Values of another format are opened through a handle of that format.
         _ if !suits(format, key.algorithm()) => Some(Standing::Withheld("made for another algorithm")),
-        KeyState::Staged | KeyState::Primary | KeyState::Retiring => None,
+        KeyState::Staged | KeyState::Primary | KeyState::Retiring | KeyState::Compromised => None,
     }
 }
 

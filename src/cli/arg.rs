@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use age::x25519::Identity;
 use clap::Args;
+use jiff::SignedDuration;
 
 use super::{CliError, Context, Exit};
 use crate::config::{RefError, Secret, SecretRef};
@@ -172,6 +173,14 @@ pub fn parse_key_id(text: &str) -> Result<KeyId, &'static str> {
         Ok(0) | Err(_) => Err("a key id is a number from 1 to 4294967295; see reseal keys list"),
         Ok(id) => Ok(KeyId(id)),
     }
+}
+
+/// A time as it is typed: 30s, 10m, 1h 30m.
+pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
+    let time: Option<SignedDuration> = text.parse().ok();
+    time.and_then(|time| Duration::try_from(time).ok())
+        .filter(|time| !time.is_zero())
+        .ok_or("a time such as 30s, 10m or 1h")
 }
 
 fn read_identities(context: &mut Context<'_>, path: &std::path::Path) -> Result<Vec<Identity>, CliError> {

@@ -2,6 +2,7 @@
 //!
 //! A command is one variant of [`Command`] and one file with its arguments and a `run`.
 
+mod ack;
 pub mod arg;
 mod config;
 mod display;
@@ -72,6 +73,7 @@ enum Command {
     Rotate(Box<rotate::RotateArgs>),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    Ack(ack::AckArgs),
     Keys(keys::KeysArgs),
     Secrets(secrets::SecretsArgs),
     Sessions(sessions::SessionsArgs),
@@ -87,6 +89,7 @@ impl Command {
             Self::Rotate(_) => "reseal.rotate/1",
             Self::Verify(_) => "reseal.verify/1",
             Self::Status(_) => "reseal.status/1",
+            Self::Ack(_) => "reseal.ack/1",
             Self::Keys(_) => "reseal.keys/1",
             Self::Secrets(_) => "reseal.secrets/1",
             Self::Sessions(_) => "reseal.sessions/1",
@@ -101,6 +104,7 @@ impl Command {
             Self::Rotate(args) => rotate::run(*args, context),
             Self::Verify(args) => verify::run(args, context),
             Self::Status(args) => status::run(args, context),
+            Self::Ack(args) => ack::run(args, context),
             Self::Keys(args) => keys::run(args, context),
             Self::Secrets(args) => secrets::run(args, context),
             Self::Sessions(args) => sessions::run(args, context),

@@ -47,6 +47,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Unusable { .. } => failure(Exit::Unusable)
             .durable(DURABLE)
             .next("check the database's URL, user and password; nothing is ever created in its place"),
+        StoreError::UnknownScheme => CliError::new(Exit::Unusable, error.to_string()).next("use sqlite:PATH or postgres://…"),
         StoreError::Held { .. } => failure(Exit::Conflict)
             .durable("nothing was touched by this run")
             .next("wait for it; or, if it hangs, run again with --take-over: its batches are then rejected"),

@@ -11,9 +11,7 @@ use crate::format::{self, Format};
 use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
 use crate::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use crate::rotation::{Job, Options, detect};
-use crate::store::Store;
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
+use crate::store::{self, Store};
 
 /// Which database.
 #[derive(Args)]
@@ -109,7 +107,7 @@ impl DatabaseArg {
             context.secrets.keep_from_children(secret);
         }
         let url = context.secrets.read_url(reference)?;
-        open_store(url.trim(), role)
+        store::open(url.trim(), role).map_err(|error| super::rotation_error::store_error(&error, "connecting"))
     }
 }
 
@@ -357,19 +355,6 @@ fn outside_keys(text: &[u8], role: Role) -> Result<Vec<NamedKey>, CliError> {
 
 fn label(material: &KeyMaterial) -> String {
     format!("fingerprint:{}", Fingerprint::of(material))
-}
-
-/// Chooses the store by the URL's scheme.
-fn open_store(url: &str, role: &str) -> Result<Arc<dyn Store>, CliError> {
-    let unusable = |error: crate::store::StoreError| super::rotation_error::store_error(&error, "connecting");
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return Ok(Arc::new(SqliteStore::open(std::path::Path::new(path)).map_err(unusable)?));
-    }
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(Arc::new(PostgresStore::new(url, role).map_err(unusable)?));
-    }
-    Err(CliError::new(Exit::Unusable, "the database URL has an unknown scheme").next("use sqlite:PATH or postgres://…"))
 }
 
 fn has_password(url: &str) -> bool {

@@ -290,7 +290,9 @@ impl From<SessionError> for CliError {
                     Exit::Unreachable,
                     "run the command again when the database is reachable: it continues",
                 ),
-                StoreError::Unusable { .. } => (Exit::Unusable, "check the database's URL, user and password"),
+                StoreError::UnknownScheme | StoreError::Unusable { .. } => {
+                    (Exit::Unusable, "check the database's URL, user and password")
+                }
                 StoreError::ReadOnly(_) | StoreError::Vanished(_) | StoreError::Refused(_) => (Exit::Refused, ""),
                 StoreError::Superseded | StoreError::Held { .. } => (Exit::Conflict, ""),
                 StoreError::State(_)

@@ -8,8 +8,10 @@ use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::store::control::Plan;
+use crate::store::ledger::instance::{Instance, Instances};
+use crate::store::ledger::rotation::{RotationRecord, Rotations};
 
-/// Show the rotations of a database and how far they are; changes nothing
+/// Show the rotations of a database, how far they are, and which instances use which revision of a keyset; changes nothing
 #[derive(Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -19,7 +21,52 @@ pub struct StatusArgs {
 #[derive(Serialize)]
 struct StatusDocument {
     rotations: Vec<RotationEntry>,
+    keyset_rotations: Vec<KeysetRotationEntry>,
+    instances: Vec<InstanceEntry>,
     exit: u8,
+}
+
+/// A rotation of a whole keyset.
+#[derive(Serialize)]
+struct KeysetRotationEntry {
+    id: String,
+    keyset: String,
+    from: u32,
+    to: u32,
+    mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
+    direction: String,
+    phase: String,
+    phases: Vec<PhaseEntry>,
+    owner: String,
+    started_at: String,
+    updated_at: String,
+    finished_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follows: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PhaseEntry {
+    name: String,
+    since: String,
+}
+
+/// What an instance of an application said of itself last.
+#[derive(Serialize)]
+pub(super) struct InstanceEntry {
+    instance: String,
+    keyset: String,
+    revision: u64,
+    newest_revision: u64,
+    seals_with: Option<u32>,
+    compromised_opens: u64,
+    version: String,
+    first_seen_at: String,
+    seen_at: String,
+    lease_left_seconds: f64,
+    live: bool,
 }
 
 #[derive(Serialize)]
@@ -44,10 +91,10 @@ struct RotationEntry {
 pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let store = args.database.open(context, "reseal status")?;
     let failed = |error| store_error(&error, "status");
-    let rotations = tuning::run(context.output.is_json(), async |_progress, _stop| {
+    let (rotations, keyset_rotations, instances) = tuning::run(context.output.is_json(), async |_progress, _stop| {
         let mut control = store.control().await.map_err(failed)?;
         if !control.exists().await.map_err(failed)? {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new(), Vec::new()));
         }
         let mut rotations = Vec::new();
         for plan in control.plans().await.map_err(failed)? {
@@ -57,9 +104,11 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
             let done = ranges.iter().filter(|range| range.done).count();
             rotations.push(entry(plan, (ranges.len(), done), totals, quarantined));
         }
-        Ok(rotations)
+        let keyset_rotations = Rotations::of(&mut *control).list().await.map_err(failed)?;
+        let instances = Instances::of(&mut *control).list(None).await.map_err(failed)?;
+        Ok((rotations, keyset_rotations, instances))
     })?;
-    if rotations.is_empty() {
+    if rotations.is_empty() && keyset_rotations.is_empty() {
         context.output.say("no rotation has left a trace in this database");
     }
     for rotation in &rotations {
@@ -78,12 +127,97 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
             rotation.updated_at
         ));
     }
+    for rotation in &keyset_rotations {
+        context.output.say(&describe(rotation));
+    }
+    for instance in &instances {
+        context.output.say(&describe_instance(instance));
+    }
     let document = StatusDocument {
         rotations,
+        keyset_rotations: keyset_rotations.into_iter().map(keyset_rotation).collect(),
+        instances: instances.into_iter().map(InstanceEntry::of).collect(),
         exit: Exit::Done.code(),
     };
     context.output.document("reseal.status/1", &document)?;
     Ok(Exit::Done)
+}
+
+/// One line of a keyset's rotation.
+fn describe(rotation: &RotationRecord) -> String {
+    let since = rotation.history.last().map_or(&rotation.started_at, |(_, at)| at);
+    let direction = if rotation.direction == "back" { ", rolling back" } else { "" };
+    format!(
+        "{}  {}  keyset {}, key {} to {}, {}{direction}: {} since {since}",
+        rotation.id, rotation.phase, rotation.keyset, rotation.from_key, rotation.to_key, rotation.mode, rotation.owner
+    )
+}
+
+/// One line of an instance.
+fn describe_instance(instance: &Instance) -> String {
+    let lease = if instance.is_live() {
+        format!("lease ends in {} s", instance.lease_left_ms / 1000)
+    } else {
+        format!("gone: its lease ended {} s ago", -instance.lease_left_ms / 1000)
+    };
+    let older = if instance.newest_revision > instance.revision {
+        format!(", after it had {}", instance.newest_revision)
+    } else {
+        String::new()
+    };
+    let seals = instance
+        .seals_with
+        .map(|key| format!(", seals with key {key}"))
+        .unwrap_or_default();
+    format!(
+        "instance {} of {}: revision {}{older}{seals}; {}, heard {} s ago; {lease}",
+        instance.instance,
+        instance.keyset,
+        instance.revision,
+        instance.version,
+        instance.seen_ms_ago / 1000
+    )
+}
+
+fn keyset_rotation(record: RotationRecord) -> KeysetRotationEntry {
+    KeysetRotationEntry {
+        id: record.id,
+        keyset: record.keyset,
+        from: record.from_key,
+        to: record.to_key,
+        mode: record.mode,
+        policy: record.policy,
+        direction: record.direction,
+        phase: record.phase,
+        phases: record
+            .history
+            .into_iter()
+            .map(|(name, since)| PhaseEntry { name, since })
+            .collect(),
+        owner: record.owner,
+        started_at: record.started_at,
+        updated_at: record.updated_at,
+        finished_at: record.finished_at,
+        follows: record.follows,
+    }
+}
+
+impl InstanceEntry {
+    pub(super) fn of(instance: Instance) -> Self {
+        Self {
+            live: instance.is_live(),
+            instance: instance.instance,
+            keyset: instance.keyset,
+            revision: instance.revision,
+            newest_revision: instance.newest_revision,
+            seals_with: instance.seals_with,
+            compromised_opens: instance.compromised_opens,
+            version: instance.version,
+            first_seen_at: instance.first_seen_at,
+            seen_at: instance.seen_at,
+            lease_left_seconds: instance.lease_left_ms as f64 / 1000.0,
+        }
+    }
 }
 
 fn entry(plan: Plan, ranges: (usize, usize), totals: crate::store::control::Counters, quarantined: usize) -> RotationEntry {

@@ -236,10 +236,17 @@ impl Keyset {
             return wrong("no state was ever recorded");
         }
         for pair in key.transitions.windows(2) {
-            let is_retirement = pair[1].retired && pair[0].state == pair[1].state && !pair[0].retired;
-            if !is_retirement && (pair[1].retired || pair[0].state.advance(pair[1].state).is_err()) {
+            let is_same_state = pair[0].state == pair[1].state && !pair[0].retired;
+            let is_retirement = pair[1].retired && is_same_state;
+            let is_withdrawal = pair[0].offered && !pair[1].offered && is_same_state;
+            let is_step = !pair[1].retired && pair[0].state.advance(pair[1].state).is_ok();
+            if !(is_retirement || is_withdrawal || is_step) {
                 return wrong("its recorded states do not follow from each other");
             }
+        }
+        let is_offer = |entry: &Transition| entry.offered && (entry.retired || entry.state != KeyState::Compromised);
+        if key.transitions.iter().any(is_offer) {
+            return wrong("only a compromised key can be offered in spite of its state");
         }
         if key.retired_at().is_some() && !matches!(key.state(), KeyState::Retiring | KeyState::Compromised) {
             return wrong("only retiring and compromised keys can be retired");
@@ -289,12 +296,14 @@ fn first_transitions(state: KeyState, retired: bool, at: Timestamp) -> Vec<Trans
         state,
         at,
         retired: false,
+        offered: false,
     }];
     if retired {
         transitions.push(Transition {
             state,
             at,
             retired: true,
+            offered: false,
         });
     }
     transitions

@@ -24,6 +24,8 @@ pub enum OldPrimary {
     Retires,
     /// It leaked: from now on only the re-encryption opens with it.
     IsCompromised,
+    /// It leaked, and applications open with it until its values are moved: no value is unreadable in the meantime.
+    IsCompromisedButOffered,
 }
 
 impl Keyset {
@@ -70,9 +72,13 @@ impl Keyset {
         let falling = self.index_of(self.primary().id)?;
         let stepped_down = match old {
             OldPrimary::Retires => self.step(falling, KeyState::Retiring)?,
-            OldPrimary::IsCompromised => self.step(falling, KeyState::Compromised)?,
+            OldPrimary::IsCompromised | OldPrimary::IsCompromisedButOffered => self.step(falling, KeyState::Compromised)?,
         };
-        self.keys[falling].record(stepped_down, at);
+        match old {
+            OldPrimary::Retires => self.keys[falling].record(stepped_down, at),
+            OldPrimary::IsCompromised => self.keys[falling].record_compromise(at, false),
+            OldPrimary::IsCompromisedButOffered => self.keys[falling].record_compromise(at, true),
+        }
         self.keys[rising].record(state, at);
         self.revision += 1;
         Ok(())
@@ -108,8 +114,15 @@ impl Keyset {
         Ok(())
     }
 
-    /// Records that a key leaked. A primary key is refused: promote another with [`OldPrimary::IsCompromised`].
+    /// Records that a key leaked: from now on only the re-encryption opens with it. A primary key is refused: promote another with
+    /// [`OldPrimary::IsCompromised`].
     pub fn mark_compromised(&mut self, id: KeyId, at: Timestamp) -> Result<(), KeysetError> {
+        self.compromise(id, false, at)
+    }
+
+    /// The same, with `offered` as in [`OldPrimary::IsCompromisedButOffered`]. For a key that is compromised already, only an offer
+    /// can be withdrawn: what was taken from applications is not given back to them.
+    pub fn compromise(&mut self, id: KeyId, offered: bool, at: Timestamp) -> Result<(), KeysetError> {
         let index = self.index_of(id)?;
         if self.keys[index].state() == KeyState::Primary {
             let step = ForbiddenStep {
@@ -119,8 +132,13 @@ impl Keyset {
             return Err(self.forbidden(id, step));
         }
         let was_retired = self.keys[index].retired_at().is_some();
-        let state = self.step(index, KeyState::Compromised)?;
-        self.keys[index].record(state, at);
+        if self.keys[index].is_offered_though_compromised() && !offered {
+            self.keys[index].record_compromise(at, false);
+            self.revision += 1;
+            return Ok(());
+        }
+        self.step(index, KeyState::Compromised)?;
+        self.keys[index].record_compromise(at, offered && !was_retired);
         if was_retired {
             self.keys[index].record_retirement(at);
         }

@@ -26,6 +26,8 @@ pub struct Transition {
     pub at: Timestamp,
     /// Whether it left the set that readers are given. The state stays what it was: retiring or compromised.
     pub retired: bool,
+    /// Whether applications go on opening with it although it is compromised, until its values are moved (availability first).
+    pub offered: bool,
 }
 
 /// Where a key came from.
@@ -71,7 +73,12 @@ impl Key {
 
     /// Whether applications are given this key to open values with.
     pub fn is_offered(&self) -> bool {
-        self.state().opens() && self.retired_at().is_none()
+        (self.state().opens() || self.is_offered_though_compromised()) && self.retired_at().is_none()
+    }
+
+    /// Whether applications are given this key although it leaked, so that its values stay readable until they are moved.
+    pub fn is_offered_though_compromised(&self) -> bool {
+        self.transitions.last().is_some_and(|last| last.offered)
     }
 
     /// The secret; `None` once destroyed.
@@ -94,6 +101,17 @@ impl Key {
             state,
             at,
             retired: false,
+            offered: false,
+        });
+    }
+
+    /// Records that the key leaked; `offered` says whether applications keep it until its values are moved.
+    pub(super) fn record_compromise(&mut self, at: Timestamp, offered: bool) {
+        self.transitions.push(Transition {
+            state: KeyState::Compromised,
+            at,
+            retired: false,
+            offered,
         });
     }
 
@@ -103,6 +121,7 @@ impl Key {
             state,
             at,
             retired: true,
+            offered: false,
         });
     }
 }

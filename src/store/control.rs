@@ -6,8 +6,12 @@
 use super::page::{Late, Quarantined};
 use super::value::Key;
 
-/// The version of the control tables. Newer versions only add columns with defaults; an older Reseal refuses a newer state (B73).
-pub const STATE_VERSION: i64 = 1;
+/// The version of the control tables. An older state is upgraded in place, version by version; an older Reseal refuses a newer state
+/// (B73).
+pub const STATE_VERSION: i64 = 2;
+
+/// The version that brought the [`ledger`](super::ledger).
+pub const LEDGER_SINCE: i64 = 2;
 
 /// What a rotation is about. Two runs with the same identity are the same rotation, and the second continues the first.
 #[derive(Debug, Clone, PartialEq, Eq)]

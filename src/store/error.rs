@@ -35,6 +35,9 @@ pub enum StoreError {
         /// Why.
         message: String,
     },
+    /// The URL names no kind of database that is known here.
+    #[error("the database URL has an unknown scheme")]
+    UnknownScheme,
     /// This worker's range or plan was taken over. Nothing of its batch was written.
     #[error("this range was taken over by another run; nothing of the batch was written")]
     Superseded,

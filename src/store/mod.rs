@@ -13,19 +13,36 @@
 pub mod control;
 pub mod error;
 pub mod ident;
+pub mod ledger;
 pub mod page;
 pub mod postgres;
 pub mod sqlite;
 pub mod survey;
 pub mod value;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use control::{Advance, Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
+use ledger::{Dialect, Field, Row};
 use page::{Page, Shape, Swaps};
 use survey::{Survey, Target};
 use value::Key;
+
+/// The database at this URL (`sqlite:PATH`, `postgres://…`); nothing is connected yet. `role` names this program to a server.
+pub fn open(url: &str, role: &str) -> Result<Arc<dyn Store>, StoreError> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Ok(Arc::new(sqlite::SqliteStore::open(Path::new(path))?));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(postgres::PostgresStore::new(url, role)?));
+    }
+    Err(StoreError::UnknownScheme)
+}
 
 /// A database that holds encrypted columns.
 #[async_trait]
@@ -49,6 +66,9 @@ pub trait Store: Send + Sync {
     /// Takes the one operator's lock on a table. It is freed when the value is dropped, and by the operating system or the server
     /// when this process dies. `take_over` wrests it from a holder that hangs.
     async fn lock(&self, survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError>;
+
+    /// Takes the one operator's lock on the rotation of a keyset, on the same terms. Locks of tables are taken inside it.
+    async fn lock_keyset(&self, keyset: &str, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError>;
 
     /// The control tables.
     async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
@@ -238,8 +258,19 @@ pub trait Control: Send {
     /// Creates or upgrades the tables. Refuses a newer version.
     async fn migrate(&mut self) -> Result<(), StoreError>;
 
-    /// Whether the tables exist (a read-only command must not create them).
-    async fn exists(&mut self) -> Result<bool, StoreError>;
+    /// The version of the tables, `None` without tables (a read-only command must not create them). Refuses a newer one.
+    async fn version(&mut self) -> Result<Option<i64>, StoreError>;
+
+    /// Whether the tables exist.
+    async fn exists(&mut self) -> Result<bool, StoreError> {
+        Ok(self.version().await?.is_some())
+    }
+
+    /// How statements of the [`ledger`] are said here.
+    fn dialect(&self) -> &'static Dialect;
+
+    /// Runs one statement of the [`ledger`], as a transaction of its own, and returns its rows. Refuses tables of a newer version.
+    async fn ledger(&mut self, statement: &str, values: &[Field]) -> Result<Vec<Row>, StoreError>;
 
     /// The plan with this id.
     async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError>;

@@ -36,6 +36,9 @@ pub trait Fixture: Send + Sync {
         format!("reseal_{name}")
     }
 
+    /// Control tables as version 1 made them, with one plan `old` of generation 4 and one range.
+    fn state_of_version_1(&self) -> &'static str;
+
     /// Further tables for the tests of keys: kinds of keys that only this database has.
     fn more_key_tables(&self) -> Vec<KeyTable> {
         Vec::new()

@@ -94,6 +94,10 @@ impl Fixture for PostgresFixture {
         format!("reseal.{name}")
     }
 
+    fn state_of_version_1(&self) -> &'static str {
+        STATE_OF_VERSION_1
+    }
+
     fn more_key_tables(&self) -> Vec<KeyTable> {
         let table = |name, sql_type: &str, keys: &[&str]| KeyTable {
             name,
@@ -463,3 +467,27 @@ async fn server_messages_lose_what_they_quote() {
     // The row that was refused is the first: nothing of the batch is there.
     assert_eq!(texts(&fixture, "SELECT c FROM t ORDER BY id").await, ["o:1", "n:1"]);
 }
+
+const STATE_OF_VERSION_1: &str = "
+    CREATE SCHEMA IF NOT EXISTS reseal;
+    COMMENT ON SCHEMA reseal IS 'Progress of key rotations by reseal. No key material. May be dropped when no rotation is under way.';
+    CREATE TABLE IF NOT EXISTS reseal.meta (name text PRIMARY KEY, value text NOT NULL);
+    CREATE TABLE IF NOT EXISTS reseal.plan (
+        id text PRIMARY KEY, table_name text NOT NULL, columns text NOT NULL, from_keys text NOT NULL, to_key text NOT NULL,
+        generation int8 NOT NULL, status text NOT NULL, owner text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp(), updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
+    CREATE TABLE IF NOT EXISTS reseal.range (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, id int8 NOT NULL, relation text NOT NULL,
+        lo bytea, hi bytea, cursor bytea, epoch int8 NOT NULL, done bool NOT NULL DEFAULT false,
+        rows_scanned int8 NOT NULL DEFAULT 0, values_reencrypted int8 NOT NULL DEFAULT 0, rows_reencrypted int8 NOT NULL DEFAULT 0,
+        values_already_current int8 NOT NULL DEFAULT 0, values_null int8 NOT NULL DEFAULT 0, lost_races int8 NOT NULL DEFAULT 0,
+        updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, id)) WITH (fillfactor = 50);
+    CREATE TABLE IF NOT EXISTS reseal.quarantine (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
+        value_column int4 NOT NULL, reason text NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (plan_id, relation, row_key, value_column));
+    INSERT INTO reseal.meta VALUES ('version', '1');
+    INSERT INTO reseal.plan (id, table_name, columns, from_keys, to_key, generation, status, owner)
+        VALUES ('old', 't', 'c', 'a', 'b', 4, 'running', 'ada@host');
+    INSERT INTO reseal.range (plan_id, id, relation, epoch, rows_reencrypted) VALUES ('old', 0, 't', 4, 12);
+";

@@ -122,6 +122,10 @@ impl Store for Faulty {
         self.inner.lock(survey, owner, take_over).await
     }
 
+    async fn lock_keyset(&self, keyset: &str, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        self.inner.lock_keyset(keyset, owner, take_over).await
+    }
+
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         self.inner.control().await
     }

@@ -47,6 +47,8 @@ struct KeyView {
 struct TransitionView {
     state: &'static str,
     retired: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    offered: bool,
     at: Timestamp,
 }
 
@@ -124,6 +126,7 @@ impl KeyView {
                 .map(|t| TransitionView {
                     state: t.state.as_str(),
                     retired: t.retired,
+                    offered: t.offered,
                     at: t.at,
                 })
                 .collect(),

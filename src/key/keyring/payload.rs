@@ -70,6 +70,7 @@ fn read_key(key: KeyIn<'_>) -> Result<Key, &'static str> {
             state,
             at: transition.at,
             retired: transition.retired,
+            offered: transition.offered,
         });
     }
     let read = Key {
@@ -130,6 +131,8 @@ struct TransitionOut {
     at: Timestamp,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     retired: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    offered: bool,
 }
 
 impl<'a> KeyringOut<'a> {
@@ -182,6 +185,7 @@ impl Serialize for KeyOut<'_> {
                 state: t.state.as_str(),
                 at: t.at,
                 retired: t.retired,
+                offered: t.offered,
             })
             .collect();
         fields.serialize_field("transitions", &transitions)?;
@@ -249,6 +253,9 @@ struct TransitionIn<'a> {
     at: Timestamp,
     #[serde(default)]
     retired: bool,
+    // Written only where it is true: a program that does not know it refuses the file instead of offering what it should not.
+    #[serde(default)]
+    offered: bool,
 }
 
 /// Counts what would be written, so that the real buffer never grows and leaves a copy of keys behind.

@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection as _, Row as _};
+use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _};
 
 use super::error::store_error;
 use crate::store::control::{
     Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
 };
+use crate::store::ledger::{self, Dialect, Field};
 use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
@@ -23,37 +24,40 @@ impl PostgresControl {
         Self { connection }
     }
 
-    async fn has_every_table(&mut self) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT to_regclass('reseal.late') IS NOT NULL")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(store_error)
-    }
-
     /// Refuses tables that this build does not understand, before anything is read from them or written to them.
-    async fn check_version(&mut self) -> Result<(), StoreError> {
-        let stored: Option<String> = sqlx::query_scalar("SELECT value FROM reseal.meta WHERE name = 'version'")
-            .fetch_optional(&mut self.connection)
-            .await
-            .map_err(store_error)?;
-        let version = stored.as_deref().map(str::parse::<i64>);
-        match version {
-            Some(Ok(version)) if version <= STATE_VERSION => Ok(()),
-            Some(Ok(version)) => Err(StoreError::State(format!(
-                "the progress tables in this database have version {version}, written by a newer reseal; this one knows {STATE_VERSION}: upgrade it"
-            ))),
-            Some(Err(_)) | None => Err(StoreError::State(
-                "the progress tables in this database are damaged: they do not say their version".to_owned(),
-            )),
-        }
+    async fn check_version(&mut self) -> Result<i64, StoreError> {
+        stored_version(&mut self.connection).await
     }
+}
+
+async fn stored_version(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    let stored: Option<String> = sqlx::query_scalar("SELECT value FROM reseal.meta WHERE name = 'version'")
+        .fetch_optional(connection)
+        .await
+        .map_err(store_error)?;
+    let version = stored.as_deref().map(str::parse::<i64>);
+    match version {
+        Some(Ok(version @ 1..=STATE_VERSION)) => Ok(version),
+        Some(Ok(version)) if version > STATE_VERSION => Err(StoreError::State(format!(
+            "the progress tables in this database have version {version}, written by a newer reseal; this one knows {STATE_VERSION}: upgrade it"
+        ))),
+        Some(_) | None => Err(StoreError::State(
+            "the progress tables in this database are damaged: they do not say their version".to_owned(),
+        )),
+    }
+}
+
+async fn tables_exist(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT to_regclass('reseal.meta') IS NOT NULL")
+        .fetch_one(connection)
+        .await
+        .map_err(store_error)
 }
 
 #[async_trait]
 impl Control for PostgresControl {
     async fn migrate(&mut self) -> Result<(), StoreError> {
-        // Tables that came later are added to those that are there; a Reseal that does not know them does not mind.
-        if self.exists().await? && self.has_every_table().await? {
+        if self.version().await? == Some(STATE_VERSION) {
             return Ok(());
         }
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
@@ -63,13 +67,19 @@ impl Control for PostgresControl {
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
-        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await.map_err(|error| match store_error(error) {
-            StoreError::Refused(reason) => StoreError::Refused(format!(
-                "cannot create the tables that hold progress (schema reseal): {reason}; grant CREATE on the database, or run with --no-state"
-            )),
-            other => other,
-        })?;
-        sqlx::query("INSERT INTO reseal.meta (name, value) VALUES ('version', $1) ON CONFLICT DO NOTHING")
+        let done = match tables_exist(&mut transaction).await? {
+            true => usize::try_from(stored_version(&mut transaction).await?).unwrap_or(0),
+            false => 0,
+        };
+        for step in MIGRATIONS.iter().skip(done) {
+            sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(|error| match store_error(error) {
+                StoreError::Refused(reason) => StoreError::Refused(format!(
+                    "cannot create the tables that hold progress (schema reseal): {reason}; grant CREATE on the database, or run with --no-state"
+                )),
+                other => other,
+            })?;
+        }
+        sqlx::query("INSERT INTO reseal.meta (name, value) VALUES ('version', $1) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value")
             .bind(STATE_VERSION.to_string())
             .execute(&mut *transaction)
             .await
@@ -77,16 +87,29 @@ impl Control for PostgresControl {
         transaction.commit().await.map_err(store_error)
     }
 
-    async fn exists(&mut self) -> Result<bool, StoreError> {
-        let present: bool = sqlx::query_scalar("SELECT to_regclass('reseal.meta') IS NOT NULL")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(store_error)?;
-        if !present {
-            return Ok(false);
+    async fn version(&mut self) -> Result<Option<i64>, StoreError> {
+        if tables_exist(&mut self.connection).await? {
+            Ok(Some(self.check_version().await?))
+        } else {
+            Ok(None)
         }
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn ledger(&mut self, statement: &str, values: &[Field]) -> Result<Vec<ledger::Row>, StoreError> {
         self.check_version().await?;
-        Ok(true)
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned()));
+        for value in values {
+            query = match value {
+                Field::Int(number) => query.bind(*number),
+                Field::Text(text) => query.bind(text.clone()),
+            };
+        }
+        let rows = query.fetch_all(&mut self.connection).await.map_err(store_error)?;
+        rows.iter().map(fields_of).collect()
     }
 
     async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError> {
@@ -330,6 +353,17 @@ async fn require_current(connection: &mut PgConnection, plan: &Plan) -> Result<(
     }
 }
 
+/// Statements of the ledger answer with numbers and texts only.
+fn fields_of(row: &PgRow) -> Result<ledger::Row, StoreError> {
+    (0..row.len())
+        .map(|at| match row.column(at).type_info().name() {
+            "INT8" => row.try_get(at).map(Field::Int),
+            _ => row.try_get(at).map(Field::Text),
+        })
+        .collect::<Result<_, _>>()
+        .map_err(store_error)
+}
+
 fn plan_of(row: &PgRow) -> Result<Plan, StoreError> {
     let status: String = row.try_get(6).map_err(store_error)?;
     Ok(Plan {
@@ -393,7 +427,10 @@ const SELECT_RANGE: &str =
 /// "rsl0"
 const MIGRATION_LOCK: i32 = 0x7273_6c30;
 
-const SCHEMA: &str = "
+/// What makes each version out of the one before it; the first makes it out of nothing.
+const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
+
+const TABLES: &str = "
     CREATE SCHEMA IF NOT EXISTS reseal;
     COMMENT ON SCHEMA reseal IS 'Progress of key rotations by reseal. No key material. May be dropped when no rotation is under way.';
     CREATE TABLE IF NOT EXISTS reseal.meta (name text PRIMARY KEY, value text NOT NULL);
@@ -411,8 +448,31 @@ const SCHEMA: &str = "
         plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
         value_column int4 NOT NULL, reason text NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (plan_id, relation, row_key, value_column));
-    CREATE TABLE IF NOT EXISTS reseal.late (
+";
+
+const TABLES_2: &str = "
+    CREATE TABLE reseal.late (
         plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
         value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));
+    CREATE TABLE reseal.instance (
+        instance text NOT NULL, keyset text NOT NULL, revision int8 NOT NULL, newest_revision int8 NOT NULL, seals_with int8,
+        compromised_opens int8 NOT NULL DEFAULT 0, version text NOT NULL, first_seen_at timestamptz NOT NULL,
+        seen_at timestamptz NOT NULL, lease_until timestamptz NOT NULL, PRIMARY KEY (instance, keyset)) WITH (fillfactor = 50);
+    CREATE TABLE reseal.rotation (
+        id text PRIMARY KEY, keyset text NOT NULL, from_key int8 NOT NULL, to_key int8 NOT NULL, mode text NOT NULL, policy text,
+        direction text NOT NULL, phase text NOT NULL, generation int8 NOT NULL, owner text NOT NULL, keyring_generation int8 NOT NULL,
+        follows text, history text NOT NULL, started_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
+        finished_at timestamptz);
+    CREATE UNIQUE INDEX rotation_open ON reseal.rotation (keyset) WHERE finished_at IS NULL;
 ";
+
+static DIALECT: Dialect = Dialect {
+    instances: "reseal.instance",
+    rotations: "reseal.rotation",
+    now: "clock_timestamp()",
+    parameter: |number| format!("${number}"),
+    later: |milliseconds| format!("clock_timestamp() + {milliseconds}::int8 * interval '1 millisecond'"),
+    text: |time| format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
+    elapsed_ms: |time| format!("(extract(epoch FROM clock_timestamp() - {time}) * 1000)::int8"),
+};

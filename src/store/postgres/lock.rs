@@ -1,4 +1,4 @@
-//! One operator a table: an advisory lock held by a connection of its own, freed by the server when that connection dies.
+//! One operator a table, and one a keyset: an advisory lock held by a connection of its own, freed by the server when that connection dies.
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -11,38 +11,69 @@ use crate::store::{OperatorLock, StoreError};
 /// The connection that holds the lock.
 pub struct AdvisoryLock {
     connection: PgConnection,
-    table: u32,
+    name: LockName,
+}
+
+/// What is locked: the two halves of the lock's name.
+#[derive(Clone, Copy)]
+pub struct LockName {
+    class: i32,
+    object: u32,
+}
+
+impl LockName {
+    /// The table with this oid.
+    pub fn table(oid: u32) -> Self {
+        Self {
+            class: TABLE_CLASS,
+            object: oid,
+        }
+    }
+
+    /// The rotation of the keyset of this name. Two keysets that share a lock by chance wait for each other, once in 2^32 pairs.
+    pub fn keyset(keyset: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, keyset.as_bytes());
+        let object = digest
+            .as_ref()
+            .iter()
+            .take(4)
+            .fold(0, |number, byte| number << 8 | u32::from(*byte));
+        Self {
+            class: KEYSET_CLASS,
+            object,
+        }
+    }
 }
 
 impl AdvisoryLock {
-    /// Takes the lock of the table with this oid, or says who has it. With `take_over` the holder's connection is ended first; its
+    /// Takes the lock, or says who has it. With `take_over` the holder's connection is ended first; its
     /// workers are stopped by the fence of the ranges.
-    pub async fn take(server: &Server, table: u32, owner: &str, take_over: bool) -> Result<Self, StoreError> {
+    pub async fn take(server: &Server, name: LockName, owner: &str, take_over: bool) -> Result<Self, StoreError> {
         let mut connection = server.connect(owner).await?;
         // The server needs a moment to notice that a killed process is gone.
         for attempt in 0..ATTEMPTS {
             let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-                .bind(LOCK_CLASS)
-                .bind(table.cast_signed())
+                .bind(name.class)
+                .bind(name.object.cast_signed())
                 .fetch_one(&mut connection)
                 .await
                 .map_err(store_error)?;
             if taken {
-                return Ok(Self { connection, table });
+                return Ok(Self { connection, name });
             }
             if take_over && attempt == 0 {
                 sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objid = $2::int8::oid AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
-                    .bind(i64::from(LOCK_CLASS))
-                    .bind(i64::from(table))
+                    .bind(i64::from(name.class))
+                    .bind(i64::from(name.object))
                     .fetch_all(&mut connection)
                     .await
                     .map_err(store_error)?;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-        let holder = sqlx::query("SELECT a.application_name, a.usename::text, a.client_addr::text, a.backend_start::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.classid = $1::int8::oid AND l.objid = $2::int8::oid AND l.granted LIMIT 1")
-            .bind(i64::from(LOCK_CLASS))
-            .bind(i64::from(table))
+        let holder = sqlx::query("SELECT a.application_name, a.usename::text, a.client_addr::text, a.backend_start::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.classid = $1::int8::oid AND l.objid = $2::int8::oid AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1")
+            .bind(i64::from(name.class))
+            .bind(i64::from(name.object))
             .fetch_optional(&mut connection)
             .await
             .map_err(store_error)?;
@@ -69,8 +100,8 @@ impl OperatorLock for AdvisoryLock {
         let held: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid = $1::int8::oid AND objid = $2::int8::oid AND granted)",
         )
-        .bind(i64::from(LOCK_CLASS))
-        .bind(i64::from(self.table))
+        .bind(i64::from(self.name.class))
+        .bind(i64::from(self.name.object))
         .fetch_one(&mut self.connection)
         .await
         .map_err(store_error)?;
@@ -79,6 +110,8 @@ impl OperatorLock for AdvisoryLock {
 }
 
 /// "rsl1": the first half of the lock's name; the table's oid is the other.
-const LOCK_CLASS: i32 = 0x7273_6c31;
+const TABLE_CLASS: i32 = 0x7273_6c31;
+/// "rsl2": the same for keysets; the other half is a digest of the name.
+const KEYSET_CLASS: i32 = 0x7273_6c32;
 const ATTEMPTS: u32 = 10;
 const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 
 use self::connect::Server;
 pub(crate) use self::error::store_error;
+use self::lock::{AdvisoryLock, LockName};
 use super::control::Interval;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
@@ -82,8 +83,13 @@ impl Store for PostgresStore {
     }
 
     async fn lock(&self, survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
-        let lock = lock::AdvisoryLock::take(&self.server, survey.table_id, owner, take_over).await?;
-        Ok(Box::new(lock))
+        let name = LockName::table(survey.table_id);
+        Ok(Box::new(AdvisoryLock::take(&self.server, name, owner, take_over).await?))
+    }
+
+    async fn lock_keyset(&self, keyset: &str, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        let name = LockName::keyset(keyset);
+        Ok(Box::new(AdvisoryLock::take(&self.server, name, owner, take_over).await?))
     }
 
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {

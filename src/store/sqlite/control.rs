@@ -1,18 +1,20 @@
 //! Reseal's own tables, in the same file as the data: a cursor and the rows it speaks of are one transaction.
 
 use async_trait::async_trait;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
 use super::control_sql::{
-    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, LATE, LATE_TABLE, PLAN_COLUMNS, RANGE_COLUMNS, SELECT_LATE, SET_STATUS,
-    TABLES,
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, SELECT_LATE,
+    SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::session::to_i64;
 use crate::store::control::{
     Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
 };
+use crate::store::ledger::{self, Dialect, Field};
 use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
@@ -50,20 +52,48 @@ impl SqliteControl {
 #[async_trait]
 impl Control for SqliteControl {
     async fn migrate(&mut self) -> Result<(), StoreError> {
+        // Looked at first: where there is nothing to do, nothing is written.
+        if self.version().await? == Some(STATE_VERSION) {
+            return Ok(());
+        }
         self.write(|connection| {
-            if version(connection)?.is_none() {
-                connection
-                    .execute_batch(TABLES)
-                    .and_then(|()| connection.execute("INSERT INTO reseal_meta VALUES ('version', ?1)", [STATE_VERSION]))
-                    .map_err(from_sqlite)?;
+            let done = usize::try_from(version(connection)?.unwrap_or(0)).unwrap_or(0);
+            for step in MIGRATIONS.iter().skip(done) {
+                connection.execute_batch(step).map_err(from_sqlite)?;
             }
-            connection.execute_batch(LATE_TABLE).map_err(from_sqlite)
+            connection
+                .execute(SET_VERSION, [STATE_VERSION])
+                .map(drop)
+                .map_err(from_sqlite)
         })
         .await
     }
 
-    async fn exists(&mut self) -> Result<bool, StoreError> {
-        self.handle.run(|connection| Ok(version(connection)?.is_some())).await
+    async fn version(&mut self) -> Result<Option<i64>, StoreError> {
+        self.handle.run(version).await
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn ledger(&mut self, statement: &str, values: &[Field]) -> Result<Vec<ledger::Row>, StoreError> {
+        let reads = statement.starts_with("SELECT");
+        let (statement, values) = (statement.to_owned(), values.to_vec());
+        let run = move |connection: &Connection| {
+            let columns = |row: &Row<'_>| (0..row.as_ref().column_count()).map(|at| read_field(row, at)).collect();
+            collect(
+                connection,
+                &statement,
+                rusqlite::params_from_iter(values.iter().map(parameter)),
+                columns,
+            )
+        };
+        if reads {
+            self.handle.run(run).await
+        } else {
+            self.write(run).await
+        }
     }
 
     async fn plan(&mut self, id: &str) -> Result<Option<Plan>, StoreError> {
@@ -373,6 +403,23 @@ fn read_late(row: &Row<'_>) -> Result<StoredLate, StoreError> {
         seen_at: field(row, "seen_at")?,
         last_seen_at: field(row, "last_seen_at")?,
     })
+}
+
+fn parameter(field: &Field) -> Value {
+    match field.clone() {
+        Field::Int(Some(number)) => Value::Integer(number),
+        Field::Text(Some(text)) => Value::Text(text),
+        Field::Int(None) | Field::Text(None) => Value::Null,
+    }
+}
+
+fn read_field(row: &Row<'_>, at: usize) -> Result<Field, StoreError> {
+    match row.get::<_, Value>(at).map_err(from_sqlite)? {
+        Value::Null => Ok(Field::Int(None)),
+        Value::Integer(number) => Ok(Field::Int(Some(number))),
+        Value::Text(text) => Ok(Field::Text(Some(text))),
+        Value::Real(_) | Value::Blob(_) => Err(damaged("a field is neither a number nor a text")),
+    }
 }
 
 fn read_key(bytes: &[u8]) -> Result<Key, StoreError> {

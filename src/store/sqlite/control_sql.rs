@@ -1,7 +1,13 @@
 //! The control tables, and the statements that change them.
 
+use crate::store::ledger::Dialect;
+
+/// What makes each version out of the one before it; the first makes it out of nothing.
+///
 /// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
-pub(super) const TABLES: &str = "
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
+
+const TABLES: &str = "
 CREATE TABLE reseal_meta (
     name TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
@@ -47,9 +53,8 @@ CREATE TABLE reseal_quarantine (
 ) WITHOUT ROWID;
 ";
 
-/// Came later than the others: added to those that are there; a Reseal that does not know it does not mind.
-pub(super) const LATE_TABLE: &str = "
-CREATE TABLE IF NOT EXISTS reseal_late (
+const TABLES_2: &str = "
+CREATE TABLE reseal_late (
     plan TEXT NOT NULL,
     relation TEXT NOT NULL,
     row_key BLOB NOT NULL,
@@ -58,7 +63,53 @@ CREATE TABLE IF NOT EXISTS reseal_late (
     last_seen_at TEXT NOT NULL,
     PRIMARY KEY (plan, relation, row_key, column_index)
 ) WITHOUT ROWID;
+CREATE TABLE reseal_instance (
+    instance TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    newest_revision INTEGER NOT NULL,
+    seals_with INTEGER,
+    compromised_opens INTEGER NOT NULL DEFAULT 0,
+    version TEXT NOT NULL,
+    first_seen_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    lease_until TEXT NOT NULL,
+    PRIMARY KEY (instance, keyset)
+) WITHOUT ROWID;
+CREATE TABLE reseal_rotation (
+    id TEXT NOT NULL PRIMARY KEY,
+    keyset TEXT NOT NULL,
+    from_key INTEGER NOT NULL,
+    to_key INTEGER NOT NULL,
+    mode TEXT NOT NULL,
+    policy TEXT,
+    direction TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    keyring_generation INTEGER NOT NULL,
+    follows TEXT,
+    history TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL,
+    finished_at TEXT
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX reseal_rotation_open ON reseal_rotation (keyset) WHERE finished_at IS NULL;
 ";
+
+pub(super) const SET_VERSION: &str =
+    "INSERT INTO reseal_meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// Times are texts, whose order is that of the times.
+pub(super) static DIALECT: Dialect = Dialect {
+    instances: "reseal_instance",
+    rotations: "reseal_rotation",
+    now: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
+    parameter: |number| format!("?{number}"),
+    later: |milliseconds| format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ({milliseconds} / 1000.0) || ' seconds')"),
+    text: str::to_owned,
+    elapsed_ms: |time| format!("CAST(round((julianday('now') - julianday({time})) * 86400000) AS INTEGER)"),
+};
 
 pub(super) const PLAN_COLUMNS: &str =
     "id, table_name, column_names, from_keys, to_key, generation, status, owner, created_at, updated_at";

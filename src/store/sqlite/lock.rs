@@ -20,11 +20,11 @@ pub(super) struct LockFile {
 }
 
 impl LockFile {
-    /// Takes the lock beside `database`, or says who holds it. With `take_over` the holder's file is replaced: it notices at its
+    /// Takes the lock beside `database` whose name ends in `suffix`, or says who holds it. With `take_over` the holder's file is replaced: it notices at its
     /// next look, and its writes end at the fence.
-    pub(super) fn take(database: &Path, owner: &str, take_over: bool) -> Result<Self, StoreError> {
+    pub(super) fn take(database: &Path, suffix: &str, owner: &str, take_over: bool) -> Result<Self, StoreError> {
         let mut path = database.as_os_str().to_owned();
-        path.push("-reseal-lock");
+        path.push(suffix);
         let path = PathBuf::from(path);
         if take_over {
             match fs::remove_file(&path) {

@@ -101,7 +101,15 @@ impl Store for SqliteStore {
     async fn lock(&self, _survey: &Survey, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
         // One lock for the file, not one for each table: SQLite has one writer.
         let (file, owner) = (self.file.clone(), owner.to_owned());
-        let lock = blocking(move || lock::LockFile::take(&file.path, &owner, take_over)).await?;
+        let lock = blocking(move || lock::LockFile::take(&file.path, TABLES_LOCK, &owner, take_over)).await?;
+        Ok(Box::new(lock))
+    }
+
+    async fn lock_keyset(&self, keyset: &str, owner: &str, take_over: bool) -> Result<Box<dyn OperatorLock>, StoreError> {
+        let (file, owner) = (self.file.clone(), owner.to_owned());
+        // Names of keysets fit into names of files.
+        let suffix = format!("{TABLES_LOCK}-{keyset}");
+        let lock = blocking(move || lock::LockFile::take(&file.path, &suffix, &owner, take_over)).await?;
         Ok(Box::new(lock))
     }
 
@@ -123,3 +131,6 @@ impl Store for SqliteStore {
         WorkerLimits { default: 1, max: 1 }
     }
 }
+
+/// What the name of a lock file has beyond that of the database.
+const TABLES_LOCK: &str = "-reseal-lock";

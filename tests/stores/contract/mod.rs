@@ -1,5 +1,6 @@
 //! The suite, by area.
 
 pub mod fencing;
+pub mod ledger;
 pub mod reading;
 pub mod writing;

@@ -99,6 +99,10 @@ impl Fixture for SqliteFixture {
         found
     }
 
+    fn state_of_version_1(&self) -> &'static str {
+        STATE_OF_VERSION_1
+    }
+
     fn int(&self) -> &'static str {
         "INTEGER"
     }
@@ -203,3 +207,52 @@ impl Fixture for SqliteFixture {
         ]
     }
 }
+
+const STATE_OF_VERSION_1: &str = "
+CREATE TABLE reseal_meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_plan (
+    id TEXT NOT NULL PRIMARY KEY,
+    table_name TEXT NOT NULL,
+    column_names TEXT NOT NULL,
+    from_keys TEXT NOT NULL,
+    to_key TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reseal_range (
+    plan TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    relation TEXT NOT NULL,
+    after_key BLOB,
+    upto_key BLOB,
+    cursor_key BLOB,
+    epoch INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    rows_scanned INTEGER NOT NULL DEFAULT 0,
+    values_reencrypted INTEGER NOT NULL DEFAULT 0,
+    rows_reencrypted INTEGER NOT NULL DEFAULT 0,
+    values_already_current INTEGER NOT NULL DEFAULT 0,
+    values_null INTEGER NOT NULL DEFAULT 0,
+    lost_races INTEGER NOT NULL DEFAULT 0,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY (plan, id)
+) WITHOUT ROWID;
+CREATE TABLE reseal_quarantine (
+    plan TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    row_key BLOB NOT NULL,
+    column_index INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (plan, relation, row_key, column_index)
+) WITHOUT ROWID;
+INSERT INTO reseal_meta VALUES ('version', '1');
+INSERT INTO reseal_plan VALUES ('old', 't', 'c', 'a', 'b', 4, 'running', 'ada@host', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z');
+INSERT INTO reseal_range (plan, id, relation, epoch, rows_reencrypted, updated_at) VALUES ('old', 0, 't', 4, 12, '2026-01-01T00:00:00.000Z');
+";
