@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use age::x25519::Identity;
 use clap::Args;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use super::{CliError, Context, Exit};
 use crate::config::{RefError, Secret, SecretRef};
@@ -171,6 +172,19 @@ pub fn parse_key_id(text: &str) -> Result<KeyId, &'static str> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a key id is a number from 1 to 4294967295; see reseal keys list"),
         Ok(id) => Ok(KeyId(id)),
+    }
+}
+
+/// A time as people write it: 35d, 12h, 1w 2d. Days have 24 hours.
+pub fn parse_days(text: &str) -> Result<SignedDuration, &'static str> {
+    let span: Span = text.parse().map_err(|_| "a time such as 35d or 12h")?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "a time in weeks, days or hours, such as 35d")?;
+    if duration.is_negative() {
+        Err("a time that is not negative")
+    } else {
+        Ok(duration)
     }
 }
 

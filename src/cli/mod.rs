@@ -10,6 +10,7 @@ mod drill;
 mod error;
 mod exit;
 mod keys;
+mod max_age;
 mod output;
 mod plan;
 mod process;

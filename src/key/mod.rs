@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a database or a ciphertext format, and nothing here prints key material.
 
+mod age;
 mod algorithm;
 mod file;
 mod id;
@@ -19,6 +20,7 @@ mod state;
 mod text;
 mod tink_json;
 
+pub use age::Age;
 pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
 pub use file::ReadFault;
 pub(crate) use file::{Digest, Place, Readers, check_private};
