@@ -1,10 +1,13 @@
 //! The ciphers of one keyset in one format, as of one version of the keyring. Built beside the readers, then swapped in whole.
 
+use std::sync::Arc;
+
 use super::error::{HandleError, OpenError};
+use super::meters::Meters;
 use crate::format::{
     Carried, Cipher, Fernet, Format, KeyHint, OpenError as CipherError, TrialError, open_exclusively, open_first,
 };
-use crate::key::{Algorithm, Key, KeyId, KeyState, Keyring, KeysetName};
+use crate::key::{Algorithm, Key, KeyId, KeyState, Keyring, KeysetName, SealMeter};
 
 /// What a handle works with.
 pub(super) struct Ring {
@@ -14,6 +17,8 @@ pub(super) struct Ring {
     pub(super) revision: u64,
     /// What seals.
     pub(super) primary: RingKey,
+    /// Counts what it seals, where it may not seal without end.
+    pub(super) seals: Option<Arc<SealMeter>>,
     /// What else opens.
     others: Vec<RingKey>,
     /// Keys that exist and that applications are not given.
@@ -34,7 +39,12 @@ enum Standing {
 
 impl Ring {
     /// Joins the keys that applications are given with a format.
-    pub(super) fn build(keyring: &Keyring, name: &KeysetName, format: &'static dyn Format) -> Result<Self, HandleError> {
+    pub(super) fn build(
+        keyring: &Keyring,
+        name: &KeysetName,
+        format: &'static dyn Format,
+        meters: &Meters,
+    ) -> Result<Self, HandleError> {
         let keyset = keyring.keyset(name).ok_or_else(|| HandleError::NoSuchKeyset(name.clone()))?;
         let primary = keyset.primary();
         if !suits(format, primary.algorithm()) {
@@ -51,6 +61,7 @@ impl Ring {
             generation: keyring.generation(),
             revision: keyset.revision(),
             primary: join(format, name, primary)?,
+            seals: meters.meter(primary, format),
             others: Vec::new(),
             withheld: Vec::new(),
         };

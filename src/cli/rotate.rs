@@ -149,6 +149,16 @@ fn ask(question: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
     Ok(answer.trim().eq_ignore_ascii_case("yes"))
 }
 
+/// Counting too little must not go unsaid.
+fn tell_unrecorded(prepared: &Prepared, context: &mut Context<'_>) {
+    if let Some(seals) = prepared.recipe.seals.as_ref().filter(|seals| seals.is_unrecorded()) {
+        context.output.say(&format!(
+            "warning: {} could not be written: what this run sealed is not counted against the limit of the new key",
+            seals.path().display()
+        ));
+    }
+}
+
 fn finish(
     prepared: &Prepared,
     report: &RotationReport,
@@ -177,6 +187,7 @@ fn finish(
         exit: exit.code(),
     };
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    tell_unrecorded(prepared, context);
     let document = RotateDocument {
         table: &prepared.survey.table,
         plan: &report.plan,

@@ -30,6 +30,9 @@ pub fn rotation_error(error: &RotationError) -> CliError {
         RotationError::Unreadable { .. } => CliError::from_error(Exit::Findings, error)
             .durable(DURABLE)
             .next("look at that row, or run again with --on-unreadable skip"),
+        RotationError::Exhausted(_) => CliError::from_error(Exit::Incomplete, error)
+            .durable(DURABLE)
+            .next("reseal keys generate KEYSET, promote the new key, then rotate to it"),
         RotationError::Random(_) => CliError::from_error(Exit::Unusable, error),
         RotationError::WorkerDied => CliError::from_error(Exit::Bug, error)
             .durable(DURABLE)

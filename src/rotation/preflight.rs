@@ -40,6 +40,10 @@ pub enum Purpose {
 pub fn findings(survey: &Survey, recipe: &Recipe, purpose: Purpose, accepted: &[String]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = survey.observations.iter().map(|fact| judge(fact, purpose)).collect();
     findings.extend(key_findings(&survey.key));
+    if let (Some(seals), Purpose::Write) = (&recipe.seals, purpose) {
+        let estimate = survey.rows_estimate.saturating_mul(recipe.columns.len() as u64);
+        findings.extend(seal_finding(seals.recorded(), estimate, seals.refused_at()));
+    }
     for (column, value) in recipe.columns.iter().zip(&survey.values) {
         findings.extend(value_findings(value, column.to.name(), column.to.is_text()));
     }
@@ -189,6 +193,31 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             },
         ),
         Observation::Note(text) => finding(Severity::Note, "note", text.clone(), ""),
+    }
+}
+
+/// Whether the target key can seal so many more values.
+fn seal_finding(sealed: u64, estimate: u64, refused_at: u64) -> Option<Finding> {
+    let after = sealed.saturating_add(estimate);
+    let advice = "reseal keys generate KEYSET, promote the new key, and rotate to it";
+    if sealed >= refused_at {
+        let what = format!("the new key has sealed {sealed} values, and may seal no more ({refused_at} at most)");
+        Some(finding(Severity::Refuse, "seals", what, advice))
+    } else if after >= refused_at {
+        let what = format!(
+            "the new key has sealed {sealed} values; with about {estimate} more it would pass the {refused_at} that it may seal"
+        );
+        Some(finding(Severity::Refuse, "seals", what, advice))
+    } else if after >= refused_at / 2 {
+        let what = format!("afterwards the new key will have sealed about {after} of the {refused_at} values that it may");
+        Some(finding(
+            Severity::Note,
+            "seals",
+            what,
+            "have a successor ready: reseal keys generate KEYSET",
+        ))
+    } else {
+        None
     }
 }
 

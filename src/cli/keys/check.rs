@@ -1,18 +1,25 @@
 //! `reseal keys check`: for cron and CI, whether a key is due.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::sealed::{Sealed, Tallies};
 use crate::cli::arg::{KeyringArgs, keyset};
 use crate::cli::max_age::{MaxAgeArgs, describe};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Age, Key, KeyId, KeyState, Keyset, KeysetName};
 
-/// Check that no key is older than it may be; exit 7 when one is
+/// Check that no key is older, or has sealed more, than it may; exit 7 when one has
 ///
 /// Looked at are the primary key of each keyset, counted from its making, and keys that no longer seal, counted from when they were
 /// replaced: a rotation that never ended. A primary whose age nobody knows is a finding, too: an imported key may be of any age.
+///
+/// AES-GCM bounds how many values a key may seal (2^32). Applications that use the crate and rotations count them in a file beside
+/// the keyring, which processes may share. Copies of the keyring on other hosts have files of their own: add them with --seals. What
+/// other libraries seal is not counted.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -22,6 +29,10 @@ pub struct CheckArgs {
 
     #[command(flatten)]
     limit: MaxAgeArgs,
+
+    /// Add the seals that were counted beside another copy of the keyring (reseal.keyring.seals); repeat for more
+    #[arg(long, value_name = "FILE")]
+    seals: Vec<PathBuf>,
 
     #[command(flatten)]
     keyring: KeyringArgs,
@@ -44,6 +55,9 @@ struct PrimaryView<'a> {
     primary: KeyId,
     age_seconds: Option<i64>,
     age_known: bool,
+    /// How many values it has sealed, where that is bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seals_counted: Option<Sealed>,
 }
 
 /// One thing that is not as the policy wants it.
@@ -61,6 +75,7 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
     let max_age = args.limit.for_keys()?;
     let now = (context.now)();
     let keyring = args.keyring.open(context)?;
+    let tallies = Tallies::read(&args.keyring.keyring, &args.seals)?;
     let keysets: Vec<&Keyset> = if args.keysets.is_empty() {
         keyring.keysets().iter().collect()
     } else {
@@ -75,7 +90,11 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
                 .next("reseal keys generate KEYSET"),
         );
     }
-    let findings: Vec<Finding<'_>> = keysets.iter().flat_map(|keyset| findings(keyset, max_age, now)).collect();
+    let judge = |keyset| {
+        let aged = findings(keyset, max_age, now);
+        aged.into_iter().chain(worn(keyset, &tallies)).collect::<Vec<_>>()
+    };
+    let findings: Vec<Finding<'_>> = keysets.iter().flat_map(|keyset| judge(keyset)).collect();
     let exit = if findings.is_empty() { Exit::Done } else { Exit::Findings };
     for keyset in &keysets {
         if !findings.iter().any(|finding| finding.keyset == keyset.name().as_str()) {
@@ -98,7 +117,7 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
         keyring: args.keyring.keyring.display().to_string(),
         generation: keyring.generation(),
         max_age_seconds: max_age.as_secs(),
-        keysets: keysets.iter().map(|keyset| PrimaryView::of(keyset, now)).collect(),
+        keysets: keysets.iter().map(|keyset| PrimaryView::of(keyset, &tallies, now)).collect(),
         findings,
         exit: exit.code(),
     };
@@ -107,13 +126,14 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
 }
 
 impl<'a> PrimaryView<'a> {
-    fn of(keyset: &'a Keyset, now: Timestamp) -> Self {
+    fn of(keyset: &'a Keyset, tallies: &Tallies, now: Timestamp) -> Self {
         let age = keyset.primary().age(now);
         Self {
             name: keyset.name().as_str(),
             primary: keyset.primary().id(),
             age_seconds: age.duration().map(|age| age.as_secs()),
             age_known: matches!(age, Age::Known(_)),
+            seals_counted: tallies.of(keyset.primary()),
         }
     }
 }
@@ -186,6 +206,27 @@ fn findings(keyset: &Keyset, max_age: SignedDuration, now: Timestamp) -> Vec<Fin
         });
     }
     found
+}
+
+/// Whether the primary has sealed so much that a successor is due.
+fn worn<'a>(keyset: &'a Keyset, tallies: &Tallies) -> Option<Finding<'a>> {
+    let primary = keyset.primary();
+    let sealed = tallies.of(primary)?;
+    let counted = sealed.counted.filter(|counted| *counted >= sealed.warned_at)?;
+    let (finding, rest) = if counted >= sealed.refused_at {
+        ("exhausted", "it seals no more".to_owned())
+    } else {
+        ("worn", format!("from {} on it seals no more", sealed.refused_at))
+    };
+    let what = format!("primary key {} has sealed {counted} values: {rest}", primary.id());
+    Some(Finding {
+        keyset: keyset.name().as_str(),
+        key: primary.id(),
+        finding,
+        what,
+        age_seconds: None,
+        next: successor(keyset),
+    })
 }
 
 /// How the primary gets a successor: there may be one waiting.

@@ -7,6 +7,7 @@ mod import;
 mod lifecycle;
 mod list;
 mod rewrap;
+mod sealed;
 mod view;
 
 use clap::{Args, Subcommand};
