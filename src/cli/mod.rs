@@ -3,6 +3,8 @@
 //! A command is one variant of [`Command`] and one file with its arguments and a `run`.
 
 pub mod arg;
+#[cfg(debug_assertions)]
+mod broken_memory;
 mod config;
 mod display;
 mod documents;

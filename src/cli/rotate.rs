@@ -104,6 +104,12 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     let outcome = tuning::run(json, async |progress, stop| {
         let selected = args.selection.select(context, options, true).await?;
         confirm(&args, selected.managed, context)?;
+        #[cfg(debug_assertions)]
+        let selected = {
+            let mut selected = selected;
+            super::broken_memory::spoil_as_ordered(&mut selected.job.recipe);
+            selected
+        };
         let prepared = prepare(&*selected.store, selected.job)
             .await
             .map_err(|error| rotation_error(&error))?;
