@@ -17,6 +17,8 @@ pub enum Cut {
     ReplyLost,
     /// The server gets half of it.
     Middle,
+    /// Nobody gets it, and nobody is told: the connection stays open, and silent.
+    Swallowed,
 }
 
 /// Which requests are cut.
@@ -26,6 +28,8 @@ pub enum Prey {
     Swaps,
     /// From the first batch on every request, whoever makes it.
     Anything,
+    /// Every request before the first batch; after [`EARLY_CUTS_MAX`] cuts the network is mended.
+    Early,
 }
 
 /// A proxy on a port of its own; it ends with the value.
@@ -40,15 +44,25 @@ struct State {
     prey: Prey,
     /// Every so many requests that match is cut.
     every: u32,
+    swallows: bool,
     /// Whether there was a batch already.
     armed: AtomicBool,
     requests: AtomicU32,
-    cuts: [AtomicU32; 3],
+    cuts: [AtomicU32; 4],
 }
 
 impl Proxy {
     /// Before the server of this URL. Cuts in turn in the three places.
     pub fn before(url: &str, prey: Prey, every: u32) -> Self {
+        Self::start(url, prey, every, false)
+    }
+
+    /// Before the server of this URL. Swallows what it catches.
+    pub fn swallowing(url: &str, prey: Prey, every: u32) -> Self {
+        Self::start(url, prey, every, true)
+    }
+
+    fn start(url: &str, prey: Prey, every: u32, swallows: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -59,6 +73,7 @@ impl Proxy {
             upstream: host_of(url).to_owned(),
             prey,
             every,
+            swallows,
             armed: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             cuts: Default::default(),
@@ -86,6 +101,11 @@ impl Proxy {
     pub fn cuts(&self) -> [u32; 3] {
         [0, 1, 2].map(|at| self.state.cuts[at].load(Ordering::Relaxed))
     }
+
+    /// How many requests it has swallowed.
+    pub fn swallowed(&self) -> u32 {
+        self.state.cuts[Cut::Swallowed as usize].load(Ordering::Relaxed)
+    }
 }
 
 impl State {
@@ -96,6 +116,10 @@ impl State {
         let matches = match self.prey {
             Prey::Swaps => is_swap,
             Prey::Anything => armed,
+            Prey::Early => {
+                let cuts: u32 = self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum();
+                !armed && cuts < EARLY_CUTS_MAX
+            }
         };
         if !matches || !is_extended(request) {
             return None;
@@ -104,7 +128,10 @@ impl State {
         if !number.is_multiple_of(self.every) {
             return None;
         }
-        let cut = [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3];
+        let cut = match self.swallows {
+            true => Cut::Swallowed,
+            false => [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3],
+        };
         self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
         Some(cut)
     }
@@ -130,6 +157,11 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                 match state.fate(&request) {
                     None => server.write_all(&request).await?,
                     Some(Cut::Before) => return Ok(()),
+                    Some(Cut::Swallowed) => {
+                        // Until the client has had enough.
+                        while client.read(&mut from_client).await? > 0 {}
+                        return Ok(());
+                    }
                     Some(Cut::Middle) => return server.write_all(&request[..request.len() / 2]).await,
                     Some(Cut::ReplyLost) => {
                         server.write_all(&request).await?;
@@ -170,6 +202,9 @@ fn is_ready(answer: &[u8]) -> bool {
 fn host_of(url: &str) -> &str {
     url.split('@').next_back().unwrap().split('/').next().unwrap()
 }
+
+/// What [`Prey::Early`] cuts at most.
+pub const EARLY_CUTS_MAX: u32 = 6;
 
 /// Every Fernet token begins with version 80 and a time before the year 2100.
 const TOKEN: &[u8] = b"gAAAAA";

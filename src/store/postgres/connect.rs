@@ -14,6 +14,7 @@ use crate::store::StoreError;
 pub struct Server {
     options: PgConnectOptions,
     description: String,
+    answer_max: Duration,
 }
 
 impl Server {
@@ -38,7 +39,18 @@ impl Server {
         Ok(Self {
             options: options.disable_statement_logging(),
             description,
+            answer_max: ANSWER_MAX,
         })
+    }
+
+    /// How long an answer is waited for.
+    pub fn answer_max(&self) -> Duration {
+        self.answer_max
+    }
+
+    /// Waits for an answer otherwise than 60 s.
+    pub fn set_answer_max(&mut self, answer_max: Duration) {
+        self.answer_max = answer_max;
     }
 
     /// The server without credentials.
@@ -67,12 +79,17 @@ impl Server {
             }
             Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         };
-        sqlx::raw_sql(SESSION_SETTINGS)
-            .execute(&mut connection)
-            .await
-            .map_err(store_error)?;
-        Ok(connection)
+        let set = tokio::time::timeout(self.answer_max, sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection)).await;
+        match set {
+            Ok(set) => set.map(|_| connection).map_err(store_error),
+            Err(_) => Err(no_answer(self.answer_max)),
+        }
     }
+}
+
+/// What a connection without an answer is.
+pub fn no_answer(waited: Duration) -> StoreError {
+    StoreError::Disconnected(format!("no answer within {} s", waited.as_secs()))
 }
 
 fn is_local(host: &str) -> bool {
@@ -80,6 +97,9 @@ fn is_local(host: &str) -> bool {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Twice what the server itself allows a statement (`statement_timeout`).
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// * `row_security = off`: a policy that would hide rows makes the statement fail instead of shortening the count.
 /// * `lock_timeout`: we step back for the application; below `statement_timeout`, or it would be pointless.

@@ -13,6 +13,7 @@ mod survey;
 mod types;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -36,6 +37,13 @@ impl PostgresStore {
             server: Server::parse(url)?,
             role: role.to_owned(),
         })
+    }
+
+    /// How long an answer is waited for (60 s unless told otherwise) before the connection counts as lost.
+    #[must_use]
+    pub fn answer_within(mut self, answer_max: Duration) -> Self {
+        self.server.set_answer_max(answer_max);
+        self
     }
 }
 
@@ -94,6 +102,10 @@ impl Store for PostgresStore {
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
         let mut connection = self.server.connect(&self.role).await?;
         scan::samples(&mut connection, rows, value_bytes_max).await
+    }
+
+    fn answer_max(&self) -> Option<Duration> {
+        Some(self.server.answer_max())
     }
 
     fn workers(&self) -> WorkerLimits {

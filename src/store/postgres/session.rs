@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
@@ -12,7 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, Row as _, ValueRef as _};
 use tokio::time::timeout;
 
 use super::arrays::{BinaryArray, BinaryScalar};
-use super::connect::Server;
+use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::types::{self, oid};
 use super::{statements, statements::FENCE_PARAMETERS};
@@ -80,7 +78,8 @@ impl Session for PostgresSession {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
-        let answer = timeout(ANSWER_MAX, self.read_page(interval, cursor, limits, page)).await;
+        let answer_max = self.server.answer_max();
+        let answer = timeout(answer_max, self.read_page(interval, cursor, limits, page)).await;
         answer.unwrap_or_else(|_| self.give_up())
     }
 
@@ -99,10 +98,7 @@ impl PostgresSession {
     /// A connection that swallows requests without closing is as lost as one that closed.
     fn give_up<T>(&mut self) -> Result<T, StoreError> {
         self.connection = None;
-        Err(StoreError::Disconnected(format!(
-            "no answer within {} s",
-            ANSWER_MAX.as_secs()
-        )))
+        Err(no_answer(self.server.answer_max()))
     }
 
     async fn read_page(
@@ -318,7 +314,8 @@ impl PostgresSession {
 #[async_trait]
 impl SetWriter for PostgresSession {
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
-        let answer = timeout(ANSWER_MAX, self.swap(batch, witness)).await;
+        let answer_max = self.server.answer_max();
+        let answer = timeout(answer_max, self.swap(batch, witness)).await;
         answer.unwrap_or_else(|_| self.give_up())
     }
 }
@@ -415,7 +412,5 @@ where
 
 /// Length and bytes of an array element of fixed size; a guess that only saves growing the buffer.
 const ELEMENT_BYTES: usize = 12;
-/// Twice what the server itself allows a statement (`statement_timeout`).
-const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

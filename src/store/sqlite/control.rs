@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
-use super::control_sql::{ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, PLAN_COLUMNS, RANGE_COLUMNS, SET_STATUS, TABLES};
+use super::control_sql::{
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES, SET_STATUS, TABLES,
+};
 use super::error::from_sqlite;
 use super::session::to_i64;
 use crate::store::control::{
@@ -141,6 +143,19 @@ impl Control for SqliteControl {
             check_generation(connection, &plan)?;
             connection
                 .execute(SET_STATUS, (&plan.identity.id, status.as_str()))
+                .map(drop)
+                .map_err(from_sqlite)
+        })
+        .await
+    }
+
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let plan = plan.clone();
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            connection
+                .execute(RESTART_RANGES, [&plan.identity.id])
+                .and_then(|_| connection.execute(SET_STATUS, (&plan.identity.id, PlanStatus::Running.as_str())))
                 .map(drop)
                 .map_err(from_sqlite)
         })
