@@ -11,6 +11,7 @@ mod session;
 mod statements;
 mod survey;
 mod types;
+mod wide;
 
 use std::sync::Arc;
 use std::time::Duration;

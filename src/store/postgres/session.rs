@@ -13,6 +13,7 @@ use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::types::{self, oid};
+use super::wide::{self, Width};
 use super::{statements, statements::FENCE_PARAMETERS};
 use crate::store::control::Interval;
 use crate::store::page::{Page, RowVersion, Shape};
@@ -26,13 +27,23 @@ pub struct PostgresSession {
     role: String,
     survey: Arc<Survey>,
     connection: Option<PgConnection>,
+    width: Width,
     texts: HashMap<StatementKey, Arc<str>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 enum StatementKey {
-    Page { relation: String, lower: bool, upper: bool },
-    Swap { relation: String, witness: u8, fenced: bool },
+    Page {
+        relation: String,
+        lower: bool,
+        upper: bool,
+        wide: bool,
+    },
+    Swap {
+        relation: String,
+        witness: u8,
+        fenced: bool,
+    },
 }
 
 impl PostgresSession {
@@ -45,6 +56,7 @@ impl PostgresSession {
             role,
             survey,
             connection: Some(connection),
+            width: Width::unknown(),
             texts: HashMap::new(),
         })
     }
@@ -115,10 +127,18 @@ impl PostgresSession {
             relation: interval.relation.clone(),
             lower: lower.is_some(),
             upper: upper.is_some(),
+            wide: self.width.is_wide(),
         };
-        let (has_lower, has_upper) = (lower.is_some(), upper.is_some());
+        let (has_lower, has_upper, is_wide) = (lower.is_some(), upper.is_some(), self.width.is_wide());
+        let bounds = usize::from(has_lower) + usize::from(has_upper);
+        let byte_parameter = bounds * self.survey.key.len() + 3;
         let text = self.text(key, |survey| {
-            statements::page(survey, &interval.relation, has_lower, has_upper)
+            let page = statements::page(survey, &interval.relation, has_lower, has_upper);
+            if is_wide {
+                wide::bounded(survey, &page, byte_parameter)
+            } else {
+                page
+            }
         });
         let mut arguments = PgArguments::default();
         for bound in [lower, upper].into_iter().flatten() {
@@ -129,6 +149,9 @@ impl PostgresSession {
             &mut arguments,
             i32::try_from(limits.value_bytes_max.min(PG_VALUE_BYTES_MAX)).unwrap_or(i32::MAX),
         )?;
+        if is_wide {
+            add(&mut arguments, i64::try_from(limits.bytes).unwrap_or(i64::MAX))?;
+        }
 
         let survey = Arc::clone(&self.survey);
         let connection = live(&mut self.connection)?;
@@ -137,9 +160,12 @@ impl PostgresSession {
         while let Some(row) = rows.try_next().await.map_err(store_error)? {
             push_row(&survey, &row, page).map_err(store_error)?;
             if page.byte_len() >= limits.bytes {
+                self.width.learn(page.len(), limits.rows, true);
                 return Ok(PageEnd::More);
             }
         }
+        // The server counts fewer bytes than the page has, so that it never ends one that the page would go on with.
+        self.width.learn(page.len(), limits.rows, false);
         Ok(if page.len() < limits.rows {
             PageEnd::End
         } else {
