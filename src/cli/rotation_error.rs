@@ -56,6 +56,12 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Superseded => failure(Exit::Conflict)
             .durable(DURABLE)
             .next("see who took over: reseal status"),
+        StoreError::Pooled(_) => failure(Exit::Refused)
+            .durable("nothing was touched")
+            .next("connect to the server itself, or to a pool in session mode"),
+        StoreError::OtherServer(_) => failure(Exit::Integrity)
+            .durable("every batch that was committed to the first server")
+            .next("find out which server is the primary and stop the other; then run the same command again"),
         StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
         StoreError::Storage { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)

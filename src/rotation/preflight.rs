@@ -164,6 +164,34 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             format!("{what} carries every rewritten row to its consumers"),
             "make sure that they keep up",
         ),
+        Observation::Slot {
+            name,
+            logical,
+            active,
+            behind_bytes,
+            kept_bytes,
+        } => {
+            let kind = if *logical { "logical" } else { "physical" };
+            let (behind, kept) = (mebibytes(*behind_bytes), mebibytes(*kept_bytes));
+            if *active {
+                finding(
+                    Severity::Note,
+                    &format!("slot:{name}"),
+                    format!("{kind} replication slot {name} is {behind} behind; it carries every rewritten row"),
+                    "make sure that its reader keeps up",
+                )
+            } else {
+                // Until somebody reads, the whole log of the rotation stays on the server's disk.
+                finding(
+                    ask_writing,
+                    &format!("slot:{name}"),
+                    format!(
+                        "nobody reads from the {kind} replication slot {name}: the server keeps {kept} of its log for it, and will keep what this rotation writes"
+                    ),
+                    &format!("start its reader or drop the slot; if the disk has room, accept it with --accept slot:{name}"),
+                )
+            }
+        }
         Observation::Replicas(count) => finding(
             Severity::Note,
             "replicas",
@@ -263,6 +291,10 @@ fn value_findings(value: &Column, format: &str, format_is_text: bool) -> Option<
         format!("column {} ({}) {why}", value.name, value.type_name),
         "",
     ))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn finding(severity: Severity, name: &str, what: String, advice: &str) -> Finding {

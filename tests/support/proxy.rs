@@ -1,12 +1,13 @@
 //! A proxy before PostgreSQL that cuts connections: before a statement reaches the server, after the server has done it and before
 //! the reply is back, and in the middle of the message.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 /// Where a request is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub struct Proxy {
 }
 
 struct State {
-    upstream: String,
+    upstream: Mutex<String>,
     prey: Prey,
     /// Every so many requests that match is cut.
     every: u32,
@@ -49,6 +50,10 @@ struct State {
     armed: AtomicBool,
     requests: AtomicU32,
     cuts: [AtomicU32; 4],
+    /// Bytes from the server to its clients.
+    answered: AtomicU64,
+    /// Goes up when everybody has to connect again.
+    switched: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -70,13 +75,15 @@ impl Proxy {
             .unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let state = Arc::new(State {
-            upstream: host_of(url).to_owned(),
+            upstream: Mutex::new(host_of(url).to_owned()),
             prey,
             every,
             swallows,
             armed: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             cuts: Default::default(),
+            answered: AtomicU64::new(0),
+            switched: watch::Sender::new(0),
         });
         let port = listener.local_addr().unwrap().port();
         let serving = Arc::clone(&state);
@@ -100,6 +107,17 @@ impl Proxy {
     /// How often it has cut: before, after and in the middle.
     pub fn cuts(&self) -> [u32; 3] {
         [0, 1, 2].map(|at| self.state.cuts[at].load(Ordering::Relaxed))
+    }
+
+    /// Leads to the server of this URL from now on, and cuts every connection to the one before.
+    pub fn switch(&self, url: &str) {
+        *self.state.upstream.lock().unwrap() = host_of(url).to_owned();
+        self.state.switched.send_modify(|times| *times += 1);
+    }
+
+    /// How many bytes the server has sent to its clients.
+    pub fn answered(&self) -> u64 {
+        self.state.answered.load(Ordering::Relaxed)
     }
 
     /// How many requests it has swallowed.
@@ -139,12 +157,15 @@ impl State {
 
 /// Passes bytes on until one side ends or the connection is cut; both sockets close when this returns.
 async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> {
-    let mut server = TcpStream::connect(&state.upstream).await?;
+    let mut switched = state.switched.subscribe();
+    let upstream = state.upstream.lock().unwrap().clone();
+    let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut request: Vec<u8> = Vec::new();
     let mut losing_replies = false;
     loop {
         tokio::select! {
+            _ = switched.changed() => return Ok(()),
             read = client.read(&mut from_client) => {
                 let read = read?;
                 if read == 0 {
@@ -176,6 +197,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                 if read == 0 || losing_replies && is_ready(&from_server[..read]) {
                     return Ok(());
                 }
+                state.answered.fetch_add(read as u64, Ordering::Relaxed);
                 if !losing_replies {
                     client.write_all(&from_server[..read]).await?;
                 }

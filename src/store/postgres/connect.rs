@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::error::store_error;
+use super::identity::Acquaintance;
 use crate::store::StoreError;
 
 /// How to reach a server. Holds the password; `Debug` is not derived.
@@ -15,6 +16,8 @@ pub struct Server {
     options: PgConnectOptions,
     description: String,
     answer_max: Duration,
+    /// Shared by all clones: whoever connects must meet the same server.
+    acquaintance: Acquaintance,
 }
 
 impl Server {
@@ -40,6 +43,7 @@ impl Server {
             options: options.disable_statement_logging(),
             description,
             answer_max: ANSWER_MAX,
+            acquaintance: Acquaintance::default(),
         })
     }
 
@@ -79,9 +83,13 @@ impl Server {
             }
             Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         };
-        let set = tokio::time::timeout(self.answer_max, sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection)).await;
-        match set {
-            Ok(set) => set.map(|_| connection).map_err(store_error),
+        let greeting = async {
+            let set = sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection).await;
+            set.map_err(store_error)?;
+            self.acquaintance.meet(&mut connection).await
+        };
+        match tokio::time::timeout(self.answer_max, greeting).await {
+            Ok(greeted) => greeted.map(|()| connection),
             Err(_) => Err(no_answer(self.answer_max)),
         }
     }

@@ -4,8 +4,11 @@ mod arrays;
 mod connect;
 mod control;
 mod error;
+mod hazards;
+mod identity;
 mod intervals;
 mod lock;
+mod pooler;
 mod scan;
 mod session;
 mod statements;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use self::connect::Server;
 pub(crate) use self::error::store_error;
@@ -28,6 +32,8 @@ use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, Wor
 pub struct PostgresStore {
     server: Server,
     role: String,
+    /// Set once it is known that a connection keeps its session.
+    keeps_sessions: OnceCell<()>,
 }
 
 impl PostgresStore {
@@ -37,6 +43,7 @@ impl PostgresStore {
         Ok(Self {
             server: Server::parse(url)?,
             role: role.to_owned(),
+            keeps_sessions: OnceCell::new(),
         })
     }
 
@@ -60,6 +67,9 @@ impl Store for PostgresStore {
     }
 
     async fn survey(&self, target: &Target) -> Result<Survey, StoreError> {
+        self.keeps_sessions
+            .get_or_try_init(|| pooler::require_sessions(&self.server, &self.role))
+            .await?;
         let mut connection = self.server.connect(&self.role).await?;
         let mut survey = survey::survey(&mut connection, target).await?;
         for relation in &survey.relations {
