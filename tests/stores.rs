@@ -73,6 +73,7 @@ macro_rules! whole_contract {
                     late_values_commit_with_their_batch,
                     quarantine_is_cleared_by_the_current_plan_only,
                     status_moves_under_the_current_generation_only,
+                    a_plan_that_begins_afresh_keeps_its_counters,
                     one_operator_at_a_time,
                     a_lock_that_was_taken_over_is_noticed,
                 },

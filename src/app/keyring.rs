@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::error::{FollowError, HandleError};
 use super::follow::Follower;
 use super::handle::KeysetHandle;
+use super::meters::Meters;
 use super::ring::Ring;
 use crate::format::{Format, Tink};
 use crate::key::{self, KeyId, KeysetName, Unlock};
@@ -31,6 +32,9 @@ pub struct Options {
     pub poll_every: Duration,
     /// The clock for formats that write the time into their values.
     pub now: fn() -> Timestamp,
+    /// Whether seals are counted against the limit of their key, in the file `<keyring>.seals`. On unless told otherwise; where that
+    /// file cannot be written, sealing goes on and [`Status`] tells. Processes that share the file are counted together.
+    pub count_seals: bool,
 }
 
 /// Whether the keys in use are those of the file.
@@ -40,11 +44,14 @@ pub struct Status {
     pub generation: u64,
     /// Why the file as it stands now is not used; the keys of `generation` remain. `None` while all is well.
     pub fault: Option<Arc<FollowError>>,
+    /// Whether values were sealed that are not counted durably, because the file of counts could not be written.
+    pub seals_unrecorded: bool,
 }
 
 /// What clones and handles share.
 pub(super) struct Shared {
     pub(super) now: fn() -> Timestamp,
+    meters: Meters,
     /// Held while the file is read. `None` for keys in memory. Locked before `keys`.
     follower: Option<Mutex<Follower>>,
     /// Held for moments only, never by sealing and opening.
@@ -75,6 +82,7 @@ impl Default for Options {
         Self {
             poll_every: POLL_EVERY_DEFAULT,
             now: Timestamp::now,
+            count_seals: true,
         }
     }
 }
@@ -89,7 +97,8 @@ impl Keyring {
     pub fn open_with(path: impl AsRef<Path>, unlock: Unlock, options: Options) -> Result<Self, FollowError> {
         let mut follower = Follower::new(path.as_ref().to_owned(), unlock);
         let keyring = follower.read(0)?;
-        let shared = Shared::new(keyring, Some(follower), options.now);
+        let counts = options.count_seals.then(|| key::SealCounts::beside(path.as_ref()));
+        let shared = Shared::new(keyring, Some(follower), options.now, Meters::new(counts));
         let (alive, ended) = mpsc::channel();
         let follows = Arc::downgrade(&shared);
         thread::Builder::new()
@@ -103,7 +112,7 @@ impl Keyring {
     /// Keys without a file: for tests and rehearsals. [`replace`](Self::replace) stands in for a changed file.
     pub fn in_memory(keyring: key::Keyring) -> Self {
         Self {
-            shared: Shared::new(keyring, None, Timestamp::now),
+            shared: Shared::new(keyring, None, Timestamp::now, Meters::new(None)),
         }
     }
 
@@ -123,7 +132,12 @@ impl Keyring {
         let ring = match known {
             Some(ring) => Arc::clone(ring),
             None => {
-                let ring = Arc::new(ArcSwap::from_pointee(Ring::build(&keys.keyring, &name, format)?));
+                let ring = Arc::new(ArcSwap::from_pointee(Ring::build(
+                    &keys.keyring,
+                    &name,
+                    format,
+                    &self.shared.meters,
+                )?));
                 keys.rings.push(Arc::clone(&ring));
                 ring
             }
@@ -157,14 +171,16 @@ impl Keyring {
         Status {
             generation: keys.keyring.generation(),
             fault: keys.fault.clone(),
+            seals_unrecorded: self.shared.meters.are_unrecorded(),
         }
     }
 }
 
 impl Shared {
-    fn new(keyring: key::Keyring, follower: Option<Follower>, now: fn() -> Timestamp) -> Arc<Self> {
+    fn new(keyring: key::Keyring, follower: Option<Follower>, now: fn() -> Timestamp, meters: Meters) -> Arc<Self> {
         Arc::new(Self {
             now,
+            meters,
             follower: follower.map(Mutex::new),
             keys: Mutex::new(Keys {
                 keyring,
@@ -236,7 +252,7 @@ impl Shared {
         let rebuilt: Vec<Ring> = keys
             .rings
             .iter()
-            .map(|ring| ring.load().rebuilt(&keyring))
+            .map(|ring| ring.load().rebuilt(&keyring, &self.meters))
             .collect::<Result<_, _>>()
             .map_err(FollowError::InUse)?;
         for (ring, rebuilt) in keys.rings.iter().zip(rebuilt) {

@@ -23,11 +23,15 @@
 //! Everything here may be shared between threads. Sealing and opening take no lock: a new version of the file is prepared beside
 //! them and then swapped in. A file that is broken, half-written or older than what was seen keeps the keys that are there, and is
 //! reported by [`Keyring::status`].
+//!
+//! What is sealed with a key of AES-GCM is counted in a file beside the keyring, which may be shared by any number of processes, and
+//! refused before the key's limit. A process that forks seals up to one block a child uncounted.
 
 mod error;
 mod follow;
 mod handle;
 mod keyring;
+mod meters;
 mod nonces;
 mod opened;
 mod report;
@@ -39,4 +43,4 @@ pub use keyring::{Keyring, Options, Status};
 pub use opened::Opened;
 pub use report::{ReportError, ReportOptions, ReportStatus, Reporting};
 
-pub use crate::key::Unlock;
+pub use crate::key::{Exhausted, Unlock};

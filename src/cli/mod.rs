@@ -4,6 +4,8 @@
 
 mod ack;
 pub mod arg;
+#[cfg(debug_assertions)]
+mod broken_memory;
 mod config;
 mod display;
 mod documents;
@@ -11,6 +13,7 @@ mod drill;
 mod error;
 mod exit;
 mod keys;
+mod max_age;
 mod output;
 mod plan;
 mod process;

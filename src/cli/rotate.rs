@@ -114,6 +114,12 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     let outcome = tuning::run(json, async |progress, stop| {
         let selected = args.selection.select(context, options, true).await?;
         confirm(&args, selected.managed, context)?;
+        #[cfg(debug_assertions)]
+        let selected = {
+            let mut selected = selected;
+            super::broken_memory::spoil_as_ordered(&mut selected.job.recipe);
+            selected
+        };
         let prepared = prepare(&*selected.store, selected.job)
             .await
             .map_err(|error| rotation_error(&error))?;
@@ -159,6 +165,16 @@ fn ask(question: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
     Ok(answer.trim().eq_ignore_ascii_case("yes"))
 }
 
+/// Counting too little must not go unsaid.
+fn tell_unrecorded(prepared: &Prepared, context: &mut Context<'_>) {
+    if let Some(seals) = prepared.recipe.seals.as_ref().filter(|seals| seals.is_unrecorded()) {
+        context.output.say(&format!(
+            "warning: {} could not be written: what this run sealed is not counted against the limit of the new key",
+            seals.path().display()
+        ));
+    }
+}
+
 fn finish(
     prepared: &Prepared,
     report: &RotationReport,
@@ -190,6 +206,7 @@ fn finish(
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
     let compromised = prepared.options.compromised;
     super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
+    tell_unrecorded(prepared, context);
     let document = RotateDocument {
         table: &prepared.survey.table,
         plan: &report.plan,

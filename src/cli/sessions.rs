@@ -295,6 +295,11 @@ impl From<SessionError> for CliError {
                 }
                 StoreError::ReadOnly(_) | StoreError::Vanished(_) | StoreError::Refused(_) => (Exit::Refused, ""),
                 StoreError::Superseded | StoreError::Held { .. } => (Exit::Conflict, ""),
+                StoreError::Pooled(_) => (Exit::Refused, "connect to the server itself, or to a pool in session mode"),
+                StoreError::OtherServer(_) => (
+                    Exit::Integrity,
+                    "find out which server is the primary and stop the other; then run the command again",
+                ),
                 StoreError::State(_)
                 | StoreError::Storage { .. }
                 | StoreError::Row { .. }

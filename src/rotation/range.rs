@@ -8,7 +8,7 @@ use super::census::Counter;
 use super::error::RotationError;
 use super::isolate::Isolation;
 use super::progress::Progress;
-use super::retry::{Patience, Remedy};
+use super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::{Page, Tally};
 use crate::store::survey::Survey;
@@ -227,7 +227,8 @@ impl RangeWork {
         if !matches!(error, StoreError::Vanished(_)) {
             return false;
         }
-        let now = self.store.relations(&self.survey).await.unwrap_or_default();
+        let ask = self.store.relations(&self.survey);
+        let now = answered(&*self.store, ANSWERS_AN_ATTEMPT, ask).await.unwrap_or_default();
         !now.is_empty() && now.iter().all(|other| other.sql_name != relation)
     }
 
@@ -272,7 +273,7 @@ impl RangeWork {
     {
         let mut patience = Patience::new(self.away_max);
         loop {
-            let error = match attempt().await {
+            let error = match answered(&*self.store, ANSWERS_AN_ATTEMPT, attempt()).await {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
@@ -303,10 +304,8 @@ impl RangeWork {
     async fn durable_cursor(&self, fence: Option<&Fence>, patience: &mut Patience) -> Result<Option<Range>, RotationError> {
         let Some(fence) = fence else { return Ok(None) };
         loop {
-            let found = match self.store.control().await {
-                Ok(mut control) => control.range(&fence.plan, fence.range).await,
-                Err(error) => Err(error),
-            };
+            let ask = async { self.store.control().await?.range(&fence.plan, fence.range).await };
+            let found = answered(&*self.store, ANSWERS_AN_ATTEMPT, ask).await;
             let error = match found {
                 Ok(Some(range)) if range.epoch == fence.epoch => return Ok(Some(range)),
                 Ok(_) => StoreError::Superseded,

@@ -9,6 +9,7 @@ use super::judge::{Depth, Reason, Verdict, judge};
 use super::late::{LatePolicy, LateWatch};
 use super::recipe::{ColumnRecipe, Recipe};
 use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
+use crate::key::Exhausted;
 use crate::store::page::{Page, Quarantined, Swaps};
 use crate::store::value::Kind;
 use crate::store::{RewriteStopped, Rewriter};
@@ -35,6 +36,8 @@ pub enum Refusal {
     },
     /// An unreadable value under [`OnUnreadable::Stop`].
     Unreadable(Box<Quarantined>),
+    /// The target key has sealed as many values as it may.
+    Exhausted(Exhausted),
 }
 
 /// A value of a page.
@@ -179,6 +182,7 @@ impl Resealer {
 impl Rewriter for Resealer {
     fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
         let recipe = Arc::clone(&self.recipe);
+        let due_before = swaps.tally.due;
         for row in 0..page.len() {
             swaps.tally.rows += 1;
             for (at, column) in recipe.columns.iter().enumerate() {
@@ -212,7 +216,14 @@ impl Rewriter for Resealer {
             }
         }
         wipe(&mut self.plain, page.len());
-        Ok(())
+        // Before they leave: what is counted may be lost with the batch, what is written is always counted.
+        let sealed = swaps.tally.due - due_before;
+        match &recipe.seals {
+            Some(seals) if sealed > 0 => seals
+                .take(sealed)
+                .map_err(|exhausted| self.refuse(Refusal::Exhausted(exhausted))),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod value;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -81,6 +82,11 @@ pub trait Store: Send + Sync {
     /// it is finished.
     async fn settle(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// How long one answer may take, where there is a network that can swallow it; `None` where calls end by themselves.
+    fn answer_max(&self) -> Option<Duration> {
+        None
     }
 
     /// How many workers are useful by default, and at most.
@@ -293,6 +299,10 @@ pub trait Control: Send {
 
     /// Moves the plan's status, if `generation` is still current.
     async fn set_status(&mut self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError>;
+
+    /// Begins a plan's ranges afresh and makes it running again, in one transaction: a rotation that was verified is due once more.
+    /// Counters stay: they speak of all runs.
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError>;
 
     /// Everything in quarantine for a plan.
     async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError>;

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
 use super::control_sql::{
-    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, SELECT_LATE,
-    SET_STATUS, SET_VERSION,
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES,
+    SELECT_LATE, SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::session::to_i64;
@@ -181,6 +181,19 @@ impl Control for SqliteControl {
         .await
     }
 
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let plan = plan.clone();
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            connection
+                .execute(RESTART_RANGES, [&plan.identity.id])
+                .and_then(|_| connection.execute(SET_STATUS, (&plan.identity.id, PlanStatus::Running.as_str())))
+                .map(drop)
+                .map_err(from_sqlite)
+        })
+        .await
+    }
+
     async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
         let plan = plan.to_owned();
         self.handle
@@ -208,7 +221,8 @@ impl Control for SqliteControl {
         let plan = plan.to_owned();
         self.handle
             .run(move |connection| {
-                if version(connection)?.is_none() || !has_table(connection, "reseal_late")? {
+                // Tables of an older version, which a command that only reads leaves as they are.
+                if version(connection)?.is_none_or(|version| version < STATE_VERSION) {
                     return Ok(LateValues::default());
                 }
                 let total: i64 = connection

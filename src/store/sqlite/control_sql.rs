@@ -133,6 +133,8 @@ SELECT ?1, coalesce(max(id) + 1, 0), ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%f
 pub(super) const SET_STATUS: &str =
     "UPDATE reseal_plan SET status = ?2, updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1";
 
+pub(super) const RESTART_RANGES: &str = "UPDATE reseal_range SET cursor_key = NULL, done = 0 WHERE plan = ?1";
+
 pub(super) const ADVANCE: &str = "
 UPDATE reseal_range SET
     cursor_key = coalesce(?4, cursor_key),

@@ -418,6 +418,29 @@ pub async fn status_moves_under_the_current_generation_only(fixture: &dyn Fixtur
     assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Swept);
 }
 
+pub async fn a_plan_that_begins_afresh_keeps_its_counters(fixture: &dyn Fixture) {
+    table(fixture, 5).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    control.set_status(&plan, PlanStatus::Verified).await.unwrap();
+    let before = control.ranges("plan").await.unwrap().remove(0);
+    assert!(before.done && before.cursor.is_some());
+
+    let taken = control.claim_plan(&identity("plan"), "bob@host").await.unwrap();
+    assert!(matches!(control.restart(&plan).await, Err(StoreError::Superseded)));
+    assert!(control.ranges("plan").await.unwrap()[0].done);
+    control.restart(&taken).await.unwrap();
+    let after = control.ranges("plan").await.unwrap().remove(0);
+    assert!(!after.done && after.cursor.is_none());
+    assert_eq!((after.counters, &after.interval), (before.counters, &before.interval));
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
+}
+
 pub async fn one_operator_at_a_time(fixture: &dyn Fixture) {
     table(fixture, 1).await;
     let store = fixture.store();
