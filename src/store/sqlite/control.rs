@@ -178,11 +178,13 @@ impl Control for SqliteControl {
         let plan = plan.to_owned();
         self.handle
             .run(move |connection| {
-                if version(connection)?.is_none() || !has_table(connection, "reseal_late")? {
+                if version(connection)?.is_none() || !has_table(connection, "reseal_late_value")? {
                     return Ok(LateValues::default());
                 }
                 let total: i64 = connection
-                    .query_row("SELECT count(*) FROM reseal_late WHERE plan = ?1", [&plan], |row| row.get(0))
+                    .query_row("SELECT count(*) FROM reseal_late_value WHERE plan = ?1", [&plan], |row| {
+                        row.get(0)
+                    })
                     .map_err(from_sqlite)?;
                 let values = collect(connection, SELECT_LATE, (&plan, to_i64(listed as u64)), read_late)?;
                 Ok(LateValues {
