@@ -280,13 +280,13 @@ impl Control for PostgresControl {
         if self.check_version().await? < STATE_VERSION {
             return Ok(LateValues::default());
         }
-        let total: i64 = sqlx::query_scalar("SELECT count(*) FROM reseal.late WHERE plan_id = $1")
+        let total: i64 = sqlx::query_scalar("SELECT count(*) FROM reseal.late_value WHERE plan_id = $1")
             .bind(plan)
             .fetch_one(&mut self.connection)
             .await
             .map_err(store_error)?;
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT relation, row_key, value_column, {}, {} FROM reseal.late WHERE plan_id = $1
+            "SELECT relation, row_key, value_column, {}, {} FROM reseal.late_value WHERE plan_id = $1
               ORDER BY seen_at, relation, row_key, value_column LIMIT $2",
             rfc3339("seen_at"),
             rfc3339("last_seen_at")
@@ -324,7 +324,7 @@ pub(super) async fn record_late(
         .map(|value| i32::try_from(value.column).unwrap_or(i32::MAX))
         .collect();
     sqlx::query(
-        "INSERT INTO reseal.late AS l (plan_id, relation, row_key, value_column)
+        "INSERT INTO reseal.late_value AS l (plan_id, relation, row_key, value_column)
          SELECT $1, $2, unnest($3::bytea[]), unnest($4::int4[])
          ON CONFLICT (plan_id, relation, row_key, value_column) DO UPDATE SET last_seen_at = excluded.last_seen_at",
     )
@@ -467,7 +467,7 @@ const TABLES: &str = "
 ";
 
 const TABLES_2: &str = "
-    CREATE TABLE reseal.late (
+    CREATE TABLE reseal.late_value (
         plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
         value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));

@@ -226,7 +226,9 @@ impl Control for SqliteControl {
                     return Ok(LateValues::default());
                 }
                 let total: i64 = connection
-                    .query_row("SELECT count(*) FROM reseal_late WHERE plan = ?1", [&plan], |row| row.get(0))
+                    .query_row("SELECT count(*) FROM reseal_late_value WHERE plan = ?1", [&plan], |row| {
+                        row.get(0)
+                    })
                     .map_err(from_sqlite)?;
                 let values = collect(connection, SELECT_LATE, (&plan, to_i64(listed as u64)), read_late)?;
                 Ok(LateValues {

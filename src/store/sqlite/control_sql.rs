@@ -54,7 +54,7 @@ CREATE TABLE reseal_quarantine (
 ";
 
 const TABLES_2: &str = "
-CREATE TABLE reseal_late (
+CREATE TABLE reseal_late_value (
     plan TEXT NOT NULL,
     relation TEXT NOT NULL,
     row_key BLOB NOT NULL,
@@ -157,10 +157,10 @@ DO UPDATE SET reason = excluded.reason, found_at = excluded.found_at WHERE reaso
 
 /// A value that was seen before is only seen again.
 pub(super) const LATE: &str = "
-INSERT INTO reseal_late (plan, relation, row_key, column_index, seen_at, last_seen_at)
+INSERT INTO reseal_late_value (plan, relation, row_key, column_index, seen_at, last_seen_at)
 VALUES (?1, ?2, ?3, ?4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ON CONFLICT (plan, relation, row_key, column_index) DO UPDATE SET last_seen_at = excluded.last_seen_at";
 
 pub(super) const SELECT_LATE: &str = "
-SELECT relation, row_key, column_index, seen_at, last_seen_at FROM reseal_late WHERE plan = ?1
+SELECT relation, row_key, column_index, seen_at, last_seen_at FROM reseal_late_value WHERE plan = ?1
 ORDER BY seen_at, relation, row_key, column_index LIMIT ?2";

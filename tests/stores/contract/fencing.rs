@@ -374,7 +374,7 @@ pub async fn late_values_commit_with_their_batch(fixture: &dyn Fixture) {
 
     // Tables of a Reseal that knew no late values: reading finds none, and migrating adds what is missing.
     fixture
-        .execute(&format!("DROP TABLE {}", fixture.control_table("late")))
+        .execute(&format!("DROP TABLE {}", fixture.control_table("late_value")))
         .await;
     assert_eq!(control.late("plan", 10).await.unwrap(), LateValues::default());
     control.migrate().await.unwrap();
