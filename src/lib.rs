@@ -14,6 +14,7 @@
 //! | [`store`] | databases behind one trait: bytes move, keys are unknown |
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
+//! | [`report`] | a rehearsal as a page, Markdown, JUnit and text |
 
 pub mod app;
 pub mod cli;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod drill;
 pub mod format;
 pub mod key;
+pub mod report;
 pub mod rotation;
 pub mod secret;
 pub mod session;

@@ -36,7 +36,7 @@ use crate::config::SecretReader;
 
 pub use error::CliError;
 pub use exit::Exit;
-pub use output::{Output, escaped};
+pub use output::Output;
 pub use process::silence_panics;
 
 /// What a command works with besides its arguments. Tests give their own.

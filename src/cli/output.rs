@@ -3,11 +3,11 @@
 //! Whatever came from outside (names, paths, errors of servers) may hold control characters; they are escaped here, so that no
 //! command has to think of it.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter};
+
+use crate::report::{compact, escaped};
 
 /// Where output goes. Tests give their own writers.
 pub struct Output<'a> {
@@ -68,7 +68,7 @@ impl<'a> Output<'a> {
             return Ok(());
         }
         let document = Document { schema, body };
-        let mut writer = serde_json::Serializer::with_formatter(&mut *self.stdout, EscapingFormatter(CompactFormatter));
+        let mut writer = serde_json::Serializer::with_formatter(&mut *self.stdout, compact());
         document.serialize(&mut writer)?;
         self.stdout.write_all(b"\n")?;
         self.stdout.flush()
@@ -81,30 +81,6 @@ impl<'a> Output<'a> {
     }
 }
 
-/// `text` with every character escaped that could move the cursor, change colours, reorder or hide text.
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    if text.chars().any(is_deceptive) {
-        Cow::Owned(
-            text.chars()
-                .map(|c| {
-                    if is_deceptive(c) {
-                        c.escape_unicode().to_string()
-                    } else {
-                        c.into()
-                    }
-                })
-                .collect(),
-        )
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 #[derive(Serialize)]
 struct Document<'a, T: Serialize> {
     schema: &'a str,
@@ -112,28 +88,11 @@ struct Document<'a, T: Serialize> {
     body: &'a T,
 }
 
-/// JSON as usual, with deceptive characters as `\u` escapes: valid JSON that is safe on a terminal, too.
-struct EscapingFormatter(CompactFormatter);
-
-impl Formatter for EscapingFormatter {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_deceptive(*c)) {
-            self.0.write_string_fragment(writer, &rest[..at])?;
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + c.len_utf8()..];
-        }
-        self.0.write_string_fragment(writer, rest)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::report::is_deceptive;
 
     const HOSTILE: &str = "a\u{1b}[2Jb\u{202e}c\rd\u{9b}31m\u{200b}é";
 

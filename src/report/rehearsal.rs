@@ -1,0 +1,395 @@
+//! The data of a report: everything that is to be shown about one rehearsal, and nothing that is not.
+//!
+//! All seconds count from the beginning of the rehearsal. All texts are raw: each form escapes them for itself. Nothing in here is a
+//! secret, and no address holds a password.
+
+use serde::{Deserialize, Serialize};
+
+use super::sentence;
+
+/// One rehearsal, as it is told afterwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// The heading, such as "Rotation of 30000 customers under live traffic".
+    pub title: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why it is not good: one entry for each reason, empty for a good one.
+    pub findings: Vec<Finding>,
+    /// What must hold, in the order in which a reader should see it.
+    pub proofs: Vec<Proof>,
+    /// When it began, in the words of a wall clock (RFC 3339, UTC).
+    pub begun: String,
+    /// From the beginning to the end.
+    pub elapsed_seconds: f64,
+    /// The database and how it was reached, such as "PostgreSQL 17.2, scratch schema reseal_drill_4f". Without credentials.
+    pub database: String,
+    /// Programs and their versions; Reseal first.
+    pub versions: Vec<Version>,
+    /// Repeats customers and traffic.
+    pub seed: u64,
+    /// The whole command that repeats it, quoted for a shell. Without credentials.
+    pub command: String,
+    /// How large it was: rows, instances, readers, writers.
+    pub sizes: Vec<Size>,
+    /// Values counted per key.
+    pub keys: Vec<KeyCount>,
+    /// Rows rewritten per second of the re-encrypt phase; `None` when it never came to that.
+    pub rows_per_second: Option<f64>,
+    /// What happened one after the other. Sorted by their beginning; they may touch, they do not overlap.
+    pub phases: Vec<Phase>,
+    /// Faults, done on purpose. Sorted by time.
+    pub faults: Vec<Fault>,
+    /// Reads before, during and after the rotation.
+    pub reads: Windows,
+    /// Writes before, during and after the rotation.
+    pub writes: Windows,
+    /// Reads and writes over time.
+    pub series: Series,
+    /// The user's own checks, run all along.
+    pub probes: Vec<Probe>,
+    /// Single failures, the first of them, told one by one.
+    pub incidents: Vec<String>,
+    /// Where database, logs and keyring were kept, if they were.
+    pub evidence: Option<String>,
+}
+
+/// The rehearsal's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Everything that must hold held.
+    Good,
+    /// It came to its end, and something did not hold.
+    Bad,
+    /// It did not come to its end: it proves nothing. The findings say why.
+    BrokenOff,
+}
+
+/// A reason why a rehearsal is not good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// A stable short name, such as `lost-writes`: the name of the proof that failed, where there is one.
+    pub name: String,
+    /// What happened, with its number; starts in lower case, ends without a full stop.
+    pub sentence: String,
+}
+
+/// Something that must hold, and whether it did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// A stable short name, such as `lost-writes`; unique among the proofs.
+    pub name: String,
+    /// What must hold, for people: "no confirmed write was lost". Starts in lower case, ends without a full stop.
+    pub promise: String,
+    /// What was measured; `None` for a promise without a number, and where nothing could be measured.
+    pub measured: Option<f64>,
+    /// What it was held against.
+    pub limit: Option<Limit>,
+    /// The unit of both.
+    pub unit: Unit,
+    /// The outcome.
+    pub standing: Standing,
+}
+
+/// The bound of a measured number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// This much is still good.
+    AtMost(f64),
+    /// Less than this is bad.
+    AtLeast(f64),
+}
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Things: reads, writes, rows, values.
+    Count,
+    /// Seconds.
+    Seconds,
+    /// Thousandths of a second.
+    Milliseconds,
+    /// So many times another number.
+    Times,
+}
+
+/// Whether something held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It was tried, and it held.
+    Held,
+    /// It was tried, and it did not hold.
+    Failed,
+    /// It was not tried: by choice, or because the rehearsal ended before.
+    NotTested,
+}
+
+/// A program that took part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// Its version, as it says it.
+    pub version: String,
+}
+
+/// How large a part of the rehearsal was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// What was counted, in the plural: "rows before", "readers".
+    pub name: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Values under one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyCount {
+    /// The id of the key, or what else tells it from others.
+    pub key: String,
+    /// What it was to the rotation: "old", "new", "other".
+    pub role: String,
+    /// Values under it when the application started.
+    pub values_before: u64,
+    /// Values under it when the application had stopped.
+    pub values_after: u64,
+}
+
+/// A part of the rehearsal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name, such as `re-encrypt`.
+    pub name: String,
+    /// When it began.
+    pub begin_seconds: f64,
+    /// When it ended; not before it began.
+    pub end_seconds: f64,
+}
+
+/// A fault that was made to happen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What was done, such as "kill -9 of the rotation".
+    pub name: String,
+    /// When.
+    pub at_seconds: f64,
+    /// When it was over, for a fault that lasts (a frozen process, a connection that is held up).
+    pub until_seconds: Option<f64>,
+    /// What came of it; starts in lower case, ends without a full stop.
+    pub outcome: String,
+    /// Whether it was survived as it should be; a finding says why if not.
+    pub survived: bool,
+}
+
+/// One kind of operation in the three parts of the rehearsal. A part that never came is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Undisturbed.
+    pub before: Option<Traffic>,
+    /// From the introduction of the new key to the retirement of the old one.
+    pub during: Option<Traffic>,
+    /// Undisturbed again.
+    pub after: Option<Traffic>,
+    /// `during` divided by `before`; `None` when one of them is missing or `before` is 0.
+    pub ratio: Option<Percentiles>,
+}
+
+/// Operations of one kind in one part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Operations, failed ones included.
+    pub operations: u64,
+    /// Those that failed, or saw what they must not.
+    pub failed: u64,
+    /// Operations per second.
+    pub per_second: f64,
+    /// Latencies in milliseconds.
+    pub latency_ms: Percentiles,
+    /// The longest time without a single operation that succeeded, in milliseconds; `None` where it was not measured.
+    pub longest_pause_ms: Option<f64>,
+}
+
+/// Percentiles: milliseconds for latencies, a plain factor for ratios.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Half of all operations were faster.
+    pub p50: f64,
+    /// All but one in a hundred were faster.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// Reads and writes over time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// The width of every point in seconds; more than 0 when there are points. About 100 to 600 points make a good picture.
+    pub bucket_seconds: f64,
+    /// One after the other, without gaps: time in which nothing happened has points with zeros.
+    pub points: Vec<Point>,
+}
+
+/// What ended within one stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// When the stretch begins.
+    pub begin_seconds: f64,
+    /// Reads that ended in it.
+    pub reads: Activity,
+    /// Writes that ended in it.
+    pub writes: Activity,
+}
+
+/// Operations of one kind within one stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Operations, failed ones included.
+    pub operations: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Latencies in milliseconds; `None` when there were no operations.
+    pub latency_ms: Option<Percentiles>,
+}
+
+/// One of the user's own checks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The command or the address, as it was given, without credentials.
+    pub name: String,
+    /// How often it ran to an end or to its timeout.
+    pub runs: u64,
+    /// How often it failed.
+    pub failed: u64,
+    /// When it failed first.
+    pub first_failure_seconds: Option<f64>,
+    /// What it said when it failed first: exit code, status, the end of its output.
+    pub first_failure: Option<String>,
+    /// The longest time from a success to the next one, in seconds; `None` with fewer than two.
+    pub longest_outage_seconds: Option<f64>,
+}
+
+impl Rehearsal {
+    /// Draws the consequences: a finding for every proof that failed and has none, and the verdict. A rehearsal that broke off stays so.
+    pub fn settle(&mut self) {
+        for proof in &self.proofs {
+            if proof.standing == Standing::Failed && !self.findings.iter().any(|finding| finding.name == proof.name) {
+                self.findings.push(Finding::new(&proof.name, sentence::shortfall(proof)));
+            }
+        }
+        if self.verdict != Verdict::BrokenOff {
+            self.verdict = if self.findings.is_empty() {
+                Verdict::Good
+            } else {
+                Verdict::Bad
+            };
+        }
+    }
+
+    /// Proofs of this standing.
+    pub fn count(&self, standing: Standing) -> usize {
+        self.proofs.iter().filter(|proof| proof.standing == standing).count()
+    }
+
+    /// The findings that say why this proof failed.
+    pub fn findings_of<'a>(&'a self, proof: &'a Proof) -> impl Iterator<Item = &'a Finding> {
+        self.findings.iter().filter(|finding| finding.name == proof.name)
+    }
+
+    /// The findings that belong to no proof.
+    pub fn other_findings(&self) -> impl Iterator<Item = &Finding> {
+        let is_proof = |name: &str| self.proofs.iter().any(|proof| proof.name == name);
+        self.findings.iter().filter(move |finding| !is_proof(&finding.name))
+    }
+}
+
+impl Windows {
+    /// With the ratio that follows from them.
+    pub fn new(before: Option<Traffic>, during: Option<Traffic>, after: Option<Traffic>) -> Self {
+        let ratio = before.zip(during).and_then(|(before, during)| {
+            let (base, load) = (before.latency_ms, during.latency_ms);
+            (base.p50 > 0.0).then(|| Percentiles {
+                p50: load.p50 / base.p50,
+                p99: load.p99 / base.p99,
+                max: load.max / base.max,
+            })
+        });
+        Self {
+            before,
+            during,
+            after,
+            ratio,
+        }
+    }
+
+    /// Operations in all parts together.
+    pub fn operations(&self) -> u64 {
+        self.parts().map(|traffic| traffic.operations).sum()
+    }
+
+    /// Failed operations in all parts together.
+    pub fn failed(&self) -> u64 {
+        self.parts().map(|traffic| traffic.failed).sum()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Traffic> {
+        [self.before, self.during, self.after].into_iter().flatten()
+    }
+}
+
+impl Proof {
+    /// A promise about a number that must not exceed `limit`.
+    pub fn at_most(name: &str, promise: &str, measured: f64, limit: f64, unit: Unit) -> Self {
+        Self::measured(name, promise, measured, Limit::AtMost(limit), unit)
+    }
+
+    /// A promise about a number that must reach `limit`.
+    pub fn at_least(name: &str, promise: &str, measured: f64, limit: f64, unit: Unit) -> Self {
+        Self::measured(name, promise, measured, Limit::AtLeast(limit), unit)
+    }
+
+    /// A promise without a number.
+    pub fn stated(name: &str, promise: &str, standing: Standing) -> Self {
+        Self {
+            name: name.to_owned(),
+            promise: promise.to_owned(),
+            measured: None,
+            limit: None,
+            unit: Unit::Count,
+            standing,
+        }
+    }
+
+    fn measured(name: &str, promise: &str, measured: f64, limit: Limit, unit: Unit) -> Self {
+        Self {
+            measured: Some(measured),
+            limit: Some(limit),
+            unit,
+            ..Self::stated(name, promise, limit.judge(measured))
+        }
+    }
+}
+
+impl Limit {
+    /// Whether `measured` keeps it. What is not a number keeps no limit.
+    pub fn judge(self, measured: f64) -> Standing {
+        let is_kept = match self {
+            Self::AtMost(limit) => measured <= limit,
+            Self::AtLeast(limit) => measured >= limit,
+        };
+        if is_kept { Standing::Held } else { Standing::Failed }
+    }
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(name: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            sentence: sentence.into(),
+        }
+    }
+}
