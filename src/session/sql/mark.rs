@@ -39,6 +39,12 @@ async fn raise_in_postgres(url: &str, table: &str, options: &MarkOptions) -> Res
         .map_err(store_error)?;
     let mut transaction = connection.begin().await.map_err(store_error)?;
     if !exists && !options.dry_run {
+        // IF NOT EXISTS alone lets two that make it at once collide in the catalogue.
+        sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock($1)")
+            .bind(MAKING)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
         sqlx::raw_sql(AssertSqlSafe(make(table)))
             .execute(&mut *transaction)
             .await
@@ -158,3 +164,6 @@ fn make(table: &str) -> String {
 fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_millisecond(milliseconds).map_err(|_| StoreError::State("the server's clock is out of range".to_owned()))
 }
+
+/// The advisory lock of whoever makes the table: "not-befo", as PostgreSQL counts.
+const MAKING: i64 = i64::from_be_bytes(*b"not-befo");
