@@ -40,6 +40,16 @@ pub enum HandleError {
         /// The format asked for.
         format: &'static str,
     },
+    /// The keyset is none of signing keys.
+    #[error("keyset {keyset}: key {id} is made for {algorithm}, and signs no tokens")]
+    SignsNothing {
+        /// The keyset.
+        keyset: KeysetName,
+        /// The key.
+        id: KeyId,
+        /// What it is made for.
+        algorithm: Algorithm,
+    },
     /// A key does not fit the format.
     #[error("keyset {keyset}, key {id}: {cause}")]
     Unfit {

@@ -16,6 +16,7 @@ use super::follow::Follower;
 use super::handle::KeysetHandle;
 use super::meters::Meters;
 use super::ring::Ring;
+use super::token::{TokenHandle, TokenOptions, TokenRing};
 use crate::format::{Format, Tink};
 use crate::key::{self, KeyId, KeysetName, Unlock};
 
@@ -74,6 +75,8 @@ struct Keys {
     keyring: key::Keyring,
     /// One for each keyset and format that a handle was asked for.
     rings: Vec<Arc<ArcSwap<Ring>>>,
+    /// One for each keyset that tokens are signed with.
+    token_rings: Vec<Arc<ArcSwap<TokenRing>>>,
     fault: Option<Arc<FollowError>>,
 }
 
@@ -148,6 +151,26 @@ impl Keyring {
         })
     }
 
+    /// A handle to sign and verify tokens with a keyset of signing keys.
+    pub fn tokens(&self, name: &str, options: TokenOptions) -> Result<TokenHandle, HandleError> {
+        let name: KeysetName = name.parse()?;
+        let mut keys = lock(&self.shared.keys);
+        let known = keys.token_rings.iter().find(|ring| ring.load().keyset == name);
+        let ring = match known {
+            Some(ring) => Arc::clone(ring),
+            None => {
+                let ring = Arc::new(ArcSwap::from_pointee(TokenRing::build(&keys.keyring, &name)?));
+                keys.token_rings.push(Arc::clone(&ring));
+                ring
+            }
+        };
+        Ok(TokenHandle {
+            shared: Arc::clone(&self.shared),
+            ring,
+            options: Arc::new(options),
+        })
+    }
+
     /// Reads the file now instead of at the next look. On an error the keys that are there remain.
     pub fn refresh(&self) -> Result<(), Arc<FollowError>> {
         if let Some(follower) = &self.shared.follower {
@@ -185,6 +208,7 @@ impl Shared {
             keys: Mutex::new(Keys {
                 keyring,
                 rings: Vec::new(),
+                token_rings: Vec::new(),
                 fault: None,
             }),
             alive: Mutex::new(None),
@@ -255,7 +279,16 @@ impl Shared {
             .map(|ring| ring.load().rebuilt(&keyring, &self.meters))
             .collect::<Result<_, _>>()
             .map_err(FollowError::InUse)?;
+        let rebuilt_tokens: Vec<TokenRing> = keys
+            .token_rings
+            .iter()
+            .map(|ring| TokenRing::build(&keyring, &ring.load().keyset))
+            .collect::<Result<_, _>>()
+            .map_err(FollowError::InUse)?;
         for (ring, rebuilt) in keys.rings.iter().zip(rebuilt) {
+            ring.store(Arc::new(rebuilt));
+        }
+        for (ring, rebuilt) in keys.token_rings.iter().zip(rebuilt_tokens) {
             ring.store(Arc::new(rebuilt));
         }
         keys.keyring = keyring;

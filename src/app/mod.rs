@@ -1,4 +1,5 @@
-//! What an application imports: a keyring that follows its file, and handles that seal and open with it.
+//! What an application imports: a keyring that follows its file, and handles that seal and open values and sign and verify tokens
+//! with it.
 //!
 //! ```no_run
 //! use reseal::app::{Keyring, Unlock};
@@ -36,6 +37,9 @@ mod nonces;
 mod opened;
 mod report;
 mod ring;
+mod token;
+
+pub use token::{Authentic, MarkFile, MarksUnknown, NotBefore, TokenError, TokenHandle, TokenOptions, Verified};
 
 pub use error::{FollowError, HandleError, OpenError, SealError};
 pub use handle::KeysetHandle;

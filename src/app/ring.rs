@@ -184,7 +184,7 @@ fn standing(format: &dyn Format, key: &Key) -> Option<Standing> {
 
 /// One key, one algorithm (NIST SP 800-57 part 1, section 5.2), also where the lengths would fit.
 fn suits(format: &dyn Format, algorithm: Algorithm) -> bool {
-    (algorithm == Algorithm::Fernet) == (format.name() == Fernet.name())
+    !algorithm.signs() && (algorithm == Algorithm::Fernet) == (format.name() == Fernet.name())
 }
 
 fn join(format: &dyn Format, keyset: &KeysetName, key: &Key) -> Result<RingKey, HandleError> {

@@ -222,6 +222,9 @@ impl Selection {
             .map(|key| {
                 let refuse =
                     |why: &str| CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list");
+                if key.algorithm().signs() {
+                    return Err(refuse("signs tokens and opens no values"));
+                }
                 if role == Role::Target && key.state() != KeyState::Primary {
                     return Err(refuse(&format!(
                         "is {}: only the primary key seals; promote it first, so that writers seal with it, too",

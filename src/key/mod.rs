@@ -6,6 +6,7 @@ mod age;
 mod algorithm;
 mod file;
 mod id;
+mod jwks;
 mod keyring;
 mod keyset;
 mod life;
@@ -26,6 +27,7 @@ pub use algorithm::{Algorithm, OutputPrefix, UnknownAlgorithm};
 pub use file::ReadFault;
 pub(crate) use file::{Digest, Place, Readers, check_private};
 pub use id::{Fingerprint, KeyId};
+pub use jwks::{NotPublic, write_jwks};
 pub use keyring::{
     FILE_BYTES_MAX, KEYS_MAX, Keyring, KeyringEdit, KeyringError, KeyringFault, Previous, Seal, Unlock, WorkFactor,
 };
