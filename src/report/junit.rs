@@ -70,8 +70,11 @@ fn promise(r: &Rehearsal, proof: &Proof) -> TestCase {
     };
     let mut case = case(&proof.name, &proof.promise, status);
     if proof.measured.is_some() {
-        case.add_property(Property::new("measured", sentence::measured(proof)));
-        case.add_property(Property::new("limit", sentence::limit(proof)));
+        case.set_system_out(format!(
+            "measured {}, limit {}",
+            sentence::measured(proof),
+            sentence::limit(proof)
+        ));
     }
     case
 }
