@@ -10,6 +10,7 @@ mod config;
 mod display;
 mod documents;
 mod drill;
+mod drill_report;
 mod error;
 mod exit;
 mod keys;
