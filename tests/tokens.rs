@@ -229,7 +229,12 @@ fn times_and_parties_are_checked() {
 #[test]
 fn with_grace_both_keys_verify_and_without_it_the_old_one_verifies_nothing() {
     let fresh = || Keyset::generate(NAME.parse().unwrap(), Algorithm::Ed25519, Timestamp::now()).unwrap();
-    for (grace, retire) in [(OldPrimary::Retires, true), (OldPrimary::IsCompromised, false)] {
+    for (grace, retire) in [
+        (OldPrimary::Retires, true),
+        (OldPrimary::IsCompromised, false),
+        // Applications may still open values under it; it verifies nothing all the same.
+        (OldPrimary::IsCompromisedButOffered, false),
+    ] {
         let keyset = fresh();
         let old = keyset.primary().id();
         let bytes = keyset.primary().material().unwrap().expose().to_vec();
@@ -266,7 +271,7 @@ fn with_grace_both_keys_verify_and_without_it_the_old_one_verifies_nothing() {
         let outcome = tokens.verify(&before, &Unmarked);
         match grace {
             OldPrimary::Retires => assert!(outcome.unwrap().is_due()),
-            OldPrimary::IsCompromised => {
+            OldPrimary::IsCompromised | OldPrimary::IsCompromisedButOffered => {
                 let refused = outcome.unwrap_err();
                 assert!(
                     matches!(refused, TokenError::Withheld { standing: "compromised", id, .. } if id == old),

@@ -157,11 +157,8 @@ impl Reporter {
     fn work(&mut self, runtime: &Runtime, ended: &mpsc::Receiver<Infallible>) {
         let mut last: Option<(Instant, Vec<NextSeal>)> = None;
         let mut failures = 0;
-        loop {
-            // The keyring is not kept alive from here: without it nothing seals any more.
-            let Some(seals) = self.shared.upgrade().map(|shared| shared.next_seals()) else {
-                break;
-            };
+        // The keyring is not kept alive from here: without it nothing seals any more.
+        while let Some(seals) = self.shared.upgrade().map(|shared| shared.next_seals()) {
             let is_news = |known: &[NextSeal]| {
                 known.len() != seals.len() || known.iter().zip(&seals).any(|(one, other)| one.revision != other.revision)
             };

@@ -37,11 +37,11 @@ impl Tallies {
         Ok(Self { counts })
     }
 
-    /// The count of a key; `None` where no number of values is too many (Fernet: 128-bit initialisation vectors).
+    /// The count of a key; `None` where no number of values is too many (Fernet: 128-bit initialisation vectors; signatures).
     pub(super) fn of(&self, key: &Key) -> Option<Sealed> {
         match key.algorithm() {
             Algorithm::Aes256Gcm | Algorithm::Aes128Gcm => {}
-            Algorithm::Fernet => return None,
+            Algorithm::Fernet | Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 | Algorithm::Ed25519 => return None,
         }
         let fingerprint = key.fingerprint()?;
         Some(Sealed {

@@ -147,7 +147,7 @@ fn mark_place(marks: &MarksAt, context: &mut Context<'_>) -> Result<MarkPlace, C
         } => {
             let secret = read_url(&UrlRef::Secret(url.clone()), context)?;
             MarkPlace::Redis {
-                server: RedisServer::parse(&secret, *cluster, *allow_plaintext)?,
+                server: Box::new(RedisServer::parse(&secret, *cluster, *allow_plaintext)?),
                 key: key.clone(),
             }
         }

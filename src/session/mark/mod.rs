@@ -37,7 +37,7 @@ pub enum MarkPlace {
     /// A Redis hash with fields `all`, `tenant:NAME` and `user:NAME`, each a number of seconds since 1970.
     Redis {
         /// The server.
-        server: RedisServer,
+        server: Box<RedisServer>,
         /// The key of the hash.
         key: String,
     },
