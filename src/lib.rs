@@ -7,9 +7,9 @@
 //! | [`cli`] | the terminal: arguments, output for people and machines, exit codes, signals |
 //! | [`config`] | references to secrets and `reseal.toml`, turned into typed settings |
 //! | [`drill`] | a rehearsal: sample data, live readers and writers, a verdict |
-//! | [`app`] | what an application imports: seal, open, follow the keyring |
+//! | [`app`] | what an application imports: seal and open values, sign and verify tokens, follow the keyring |
 //! | [`rotation`] | the main job: plan, re-encrypt, sweep, verify |
-//! | [`session`] | ending sessions in Redis and SQL tables |
+//! | [`session`] | ending sessions in Redis and SQL tables, and tokens |
 //! | [`secret`] | the secrets of applications: made, and written where applications read them |
 //! | [`store`] | databases behind one trait: bytes move, keys are unknown |
 //! | [`format`](mod@format) | ciphertext formats behind one trait: bytes in, bytes out |

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use rand::RngExt;
 use reseal::rotation::RotationError;
+use reseal::store::postgres::PostgresStore;
 use reseal::store::{Store, StoreError};
 use rustix::process::Signal;
 use support::faulty::{Faulty, Order, What, When};
 use support::people::{FernetKey, Home, Live, Person};
-use support::proxy::{Prey, Proxy};
+use support::proxy::{EARLY_CUTS_MAX, Prey, Proxy};
 use support::rotation::{Finished, Rotation, Running, SLOWLY, wait_until};
 use support::storm::Storm;
 
@@ -172,6 +173,64 @@ fn heavy_any_request_to_postgres_may_be_cut_off() {
     rotation.url = Some(proxy.url(home.url()));
     let finished = rotation.run(SLOWLY);
     assert!(proxy.cuts().iter().all(|cuts| *cuts >= 3), "cuts: {:?}", proxy.cuts());
+    scene.assert_complete(&finished);
+    scene.assert_exact();
+}
+
+#[test]
+fn heavy_a_network_that_fails_before_the_first_batch_is_waited_for() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, 200);
+    let proxy = Proxy::before(home.url(), Prey::Early, 7);
+    let mut rotation = scene.rotation(&home);
+    rotation.url = Some(proxy.url(home.url()));
+    let finished = rotation.run(&[]);
+    assert_eq!(proxy.cuts().iter().sum::<u32>(), EARLY_CUTS_MAX, "cuts: {:?}", proxy.cuts());
+    scene.assert_complete(&finished);
+}
+
+#[test]
+fn a_server_that_was_never_there_is_told_at_once() {
+    let Some(home) = Home::postgres() else { return };
+    let scene = Scene::new(&home, 1);
+    let mut rotation = scene.rotation(&home);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    rotation.url = Some(format!("postgres://nobody@{free}/nothing"));
+    let failed = rotation.run(&["--retry-for", "3600"]);
+    assert_eq!(failed.code, Some(8), "{}", failed.text());
+}
+
+#[test]
+fn heavy_a_connection_that_swallows_requests_is_given_up_and_the_work_goes_on() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, 400);
+    let proxy = Proxy::swallowing(home.url(), Prey::Anything, 13);
+    let store = PostgresStore::new(&proxy.url(home.url()), "reseal test").unwrap();
+    let store: Arc<dyn Store> = Arc::new(store.answer_within(Duration::from_secs(1)));
+    let report = scene.rotation(&home).here(&store).unwrap();
+    assert!(proxy.swallowed() >= 3, "{}", proxy.swallowed());
+    assert!(report.verified);
+    assert_eq!(report.counters.values_reencrypted, scene.values);
+    scene.assert_exact();
+}
+
+#[test]
+fn heavy_statements_that_are_cancelled_are_done_again() {
+    let Some(home) = Home::postgres() else { return };
+    let mut scene = Scene::new(&home, PEOPLE);
+    let mut running = scene.rotation(&home).start_and_get_going(SLOWLY);
+    // As a statement timeout does: the statement ends, its connection stays.
+    let mut cancelled = 0;
+    while running.is_running() && cancelled < 200 {
+        scene.live.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+              WHERE application_name LIKE 'reseal %' AND datname = current_database() AND state = 'active'",
+        );
+        cancelled += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(cancelled > 20, "it was over too soon to prove anything");
+    let finished = running.wait();
     scene.assert_complete(&finished);
     scene.assert_exact();
 }

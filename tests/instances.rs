@@ -58,6 +58,7 @@ impl File {
         let options = Options {
             poll_every: Duration::from_millis(20),
             now,
+            ..Options::default()
         };
         Keyring::open_with(self.path(), Unlock::Identities(vec![self.identity.clone()]), options).unwrap()
     }

@@ -14,6 +14,8 @@ use reseal::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use reseal::rotation::{Job, Options, RotationError, rotate};
 use reseal::store::Store;
 use reseal::store::sqlite::SqliteStore;
+use support::people::{FernetKey, Home};
+use support::rotation::{Rotation, Running, SLOWLY};
 
 /// A format whose values open, to a plaintext that is one bit away from what was sealed: a machine with a broken memory.
 struct BrokenMemory;
@@ -124,4 +126,38 @@ async fn a_value_that_does_not_read_back_is_not_written_and_ends_the_run() {
         other => panic!("{other:?}"),
     }
     assert_eq!(rows(), before);
+}
+
+#[test]
+fn the_binary_ends_with_9_and_leaves_every_value_readable_on_sqlite() {
+    exit_9(&Home::sqlite("wal"));
+}
+
+#[test]
+fn the_binary_ends_with_9_and_leaves_every_value_readable_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    exit_9(&home);
+}
+
+/// The binary of a debug build spoils one seal when told to; nothing else is different from a rotation.
+fn exit_9(home: &Home) {
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    let values: u64 = home.fill(400, &old).iter().map(|(_, person)| person.values()).sum();
+    let rotation = Rotation::new(home, &old, &new);
+    let mut command = rotation.command(&[SLOWLY, &["--workers", "1"]].concat());
+    command.env("RESEAL_DEBUG_SPOIL_SEAL", (values / 2).to_string());
+    let ended = Running::start(command).wait();
+    assert_eq!(ended.code, Some(9), "{}", ended.text());
+    let error = &ended.document["error"];
+    let part = |name: &str| error[name].as_str().unwrap().to_owned();
+    assert!(part("failed").contains("did not open to what was sealed"), "{error}");
+    assert!(part("durable").contains("each value opens"), "{error}");
+    assert!(part("next").contains("check its memory"), "{error}");
+    assert_eq!(ended.document["exit"], 9);
+    assert_eq!(ended.document["verified"], false);
+    let written = ended.count("values_reencrypted");
+    assert!(written > 0 && written < values / 2, "{}", ended.text());
+    // On a sound machine the same command continues, and no value was done twice or left out.
+    let finished = rotation.complete(&[]);
+    assert_eq!(finished.count("values_reencrypted"), values);
 }

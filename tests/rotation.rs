@@ -339,3 +339,31 @@ fn interrupt(home: &Home) {
     assert_eq!(finished.count("rows_scanned"), 2_000);
     assert_eq!(still.audit(&mut live).0.under_new, values);
 }
+
+#[test]
+fn there_and_back_and_there_again_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    there_and_back_and_there_again(&home);
+}
+
+#[test]
+fn there_and_back_and_there_again_on_sqlite() {
+    there_and_back_and_there_again(&Home::sqlite("wal"));
+}
+
+/// The plan of the first way is there and verified when the way is gone a second time. Its ranges do the work again, and their cursors
+/// resume it: what is left to the sweeps would begin from the start after every kill.
+fn there_and_back_and_there_again(home: &Home) {
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    let values: u64 = home.fill(800, &old).iter().map(|(_, person)| person.values()).sum();
+    let (there, back) = (Rotation::new(home, &old, &new), Rotation::new(home, &new, &old));
+    assert_eq!(there.complete(&[]).count("values_reencrypted"), values);
+    assert_eq!(back.complete(&[]).count("values_reencrypted"), values);
+
+    let mut running = there.start_and_get_going(SLOWLY);
+    assert!(running.kill(), "it was over too soon to prove anything");
+    let again = there.complete(&[]);
+    assert_eq!(again.count("sweeps"), 2, "the sweeps had work to do: {}", again.text());
+    assert_eq!(again.count("values_reencrypted"), 2 * values, "counted over all runs");
+    assert_eq!(back.complete(&[]).count("sweeps"), 2);
+}

@@ -213,7 +213,11 @@ fn servers_that_cannot_be_used_are_named_and_nothing_is_lost() {
     desk.invalidate_at("redis://default:x@redis.example.org/0", "", 4);
     desk.invalidate_at("rediss://default:x@127.0.0.1/0#insecure", "", 4);
     desk.invalidate_at("http://127.0.0.1", "", 3);
+    // No password at all.
+    let (head, tail) = desk.redis.url().split_once("default:").unwrap();
+    desk.invalidate_at(&format!("{head}{}", tail.split_once('@').unwrap().1), "", 3);
     desk.redis.run::<()>("REPLICAOF 127.0.0.1 1");
+    // Never the primary in this run: nothing was touched.
     desk.invalidate("", 4);
     desk.redis.run::<()>("REPLICAOF NO ONE");
     assert_eq!(desk.invalidate("", 0)["ended"], 1);
@@ -443,4 +447,225 @@ fn heavy_a_cluster_is_swept_node_by_node_and_not_while_slots_move() {
     desk.invalidate_at(&one.url(), "", 5);
     one.run(&["CLUSTER", "SETSLOT", "0", "STABLE"]).unwrap();
     desk.invalidate_at(&one.url(), "", 0);
+}
+
+/// Moves a slot with its keys from one node to the other, as `redis-cli --cluster reshard` does.
+fn move_slot(slot: u16, from: &Node, to: &Node) -> redis::RedisResult<()> {
+    let slot = slot.to_string();
+    let (from_id, to_id) = (from.run(&["CLUSTER", "MYID"])?, to.run(&["CLUSTER", "MYID"])?);
+    to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])?;
+    from.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])?;
+    let mut connection = redis::Client::open(from.url()).unwrap().get_connection()?;
+    loop {
+        let mut keys = redis::cmd("CLUSTER");
+        keys.arg("GETKEYSINSLOT").arg(&slot).arg(100);
+        let keys: Vec<Vec<u8>> = keys.query(&mut connection)?;
+        if keys.is_empty() {
+            break;
+        }
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate
+            .arg("127.0.0.1")
+            .arg(to.port)
+            .arg("")
+            .arg(0)
+            .arg(5000)
+            .arg("KEYS")
+            .arg(keys);
+        migrate.exec(&mut connection)?;
+    }
+    to.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])?;
+    from.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])?;
+    Ok(())
+}
+
+#[test]
+fn heavy_while_slots_move_nothing_is_called_done_that_is_not() {
+    let Some(desk) = Desk::new("match = \"session:*\"\ncluster = true") else {
+        return;
+    };
+    let (one, two) = (Node::start(), Node::start());
+    one.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]).unwrap();
+    two.run(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]).unwrap();
+    one.run(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string()]).unwrap();
+    for node in [&one, &two] {
+        for _ in 0..400 {
+            if node.run(&["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok") {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    let count = |node: &Node| {
+        let mut connection = redis::Client::open(node.url()).unwrap().get_connection().unwrap();
+        redis::cmd("DBSIZE").query::<u64>(&mut connection).unwrap()
+    };
+    // Sessions in one slot, which moves to and fro, and in others.
+    let fill = |slots: &[&str]| {
+        for (number, tag) in slots.iter().cycle().take(6000).enumerate() {
+            let key = format!("session:{{{tag}}}:{number}");
+            let set = one.run(&["SET", &key, "1"]).or_else(|_| two.run(&["SET", &key, "1"]));
+            set.unwrap();
+        }
+    };
+    fill(&["a", "b", "c"]);
+    let slot = one.run(&["CLUSTER", "NODES"]).map(|_| {
+        let mut connection = redis::Client::open(one.url()).unwrap().get_connection().unwrap();
+        redis::cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg("a")
+            .query::<u16>(&mut connection)
+            .unwrap()
+    });
+    let slot = slot.unwrap();
+    let stop = AtomicBool::new(false);
+    let exits = std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            let is_with_one = slot < 8192;
+            let (mut from, mut to) = if is_with_one { (&one, &two) } else { (&two, &one) };
+            let mut moves = 0;
+            while !stop.load(Ordering::Relaxed) && moves < 200 {
+                move_slot(slot, from, to).unwrap();
+                std::mem::swap(&mut from, &mut to);
+                moves += 1;
+            }
+            moves
+        });
+        let mut exits = Vec::new();
+        for _ in 0..6 {
+            let mut command = reseal();
+            command.current_dir(&desk.folder).env("REDIS_URL", one.url());
+            command.args(["sessions", "invalidate", "web", "--yes", "--json"]);
+            let output = command.output().unwrap();
+            let exit = output.status.code().unwrap();
+            assert!(matches!(exit, 0 | 5), "{exit}: {}", String::from_utf8_lossy(&output.stderr));
+            if exit == 0 {
+                assert_eq!(count(&one) + count(&two), 0, "called done, and sessions are left");
+                break;
+            }
+            exits.push(exit);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(mover.join().unwrap() > 1, "the slot never moved");
+        exits
+    });
+    assert!(exits.contains(&5), "no run met a moving slot");
+    // Stable again: the same command finishes.
+    desk.invalidate_at(&one.url(), "", 0);
+    assert_eq!(count(&one) + count(&two), 0);
+}
+
+#[test]
+fn heavy_a_run_that_is_killed_is_continued_by_the_same_command() {
+    let Some(desk) = Desk::new("match = \"session:*\"") else {
+        return;
+    };
+    let sessions = 300_000;
+    for first in (0..sessions).step_by(10_000) {
+        desk.set((first..first + 10_000).map(|number| format!("session:{number}")));
+    }
+    desk.set(["other".to_owned()]);
+    let mut command = support::reseal_process();
+    command.current_dir(&desk.folder).env("REDIS_URL", desk.redis.url());
+    command.args(["sessions", "invalidate", "web", "--yes"]);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let size = || desk.redis.run::<u64>("DBSIZE");
+    while size() > sessions * 9 / 10 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = size();
+    assert!(left > 1, "it had finished before it was killed");
+    let ended = desk.invalidate("", 0);
+    assert_eq!((&ended["ended"], &ended["left"]), (&(left - 1).into(), &0.into()));
+    assert_eq!(size(), 1);
+}
+
+#[test]
+fn heavy_a_value_of_half_a_gigabyte_is_neither_fetched_nor_waited_for() {
+    let Some(desk) = Desk::new("preset = \"connect-redis\"") else {
+        return;
+    };
+    // The largest value that a server takes.
+    desk.redis.run::<()>("SETRANGE sess:huge 536870911 x");
+    desk.redis.run::<()>("SET sess:small {\"passport\":{\"user\":1}}");
+    let one = desk.invalidate("--user 1", 7);
+    assert_eq!((&one["ended"], &one["unreadable"]), (&1.into(), &2.into()));
+    let all = desk.invalidate("", 0);
+    assert_eq!((&all["ended"], &all["left"]), (&1.into(), &0.into()));
+    assert_eq!(desk.redis.run::<u64>("DBSIZE"), 0);
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let folder = tempdir();
+    let in_folder = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (key, certificate) = (in_folder("key.pem"), in_folder("certificate.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output();
+    let Ok(made) = made else {
+        return support::skip("no openssl on this machine");
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let Some(desk) = Desk::new("match = \"session:*\"") else {
+        return;
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    for (name, value) in [
+        ("tls-cert-file", certificate.as_str()),
+        ("tls-key-file", key.as_str()),
+        ("tls-ca-cert-file", certificate.as_str()),
+        ("tls-auth-clients", "no"),
+        ("tls-port", &port.to_string()),
+    ] {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(name).arg(value);
+        if let Err(error) = set.exec(&mut desk.redis.connect()) {
+            assert!(name != "tls-port", "{error}");
+            if error.to_string().contains("Unsupported") || error.to_string().contains("Unknown") {
+                return support::skip("the Redis server was built without TLS");
+            }
+            // The certificate and its key are checked together when both are there.
+        }
+    }
+    desk.set(["session:x".to_owned()]);
+    let host = desk.redis.url().rsplit_once(':').unwrap().0.replace("redis://", "rediss://");
+    let url = format!("{host}:{port}/0");
+    let output = desk.invalidate_at(&url, "", 8);
+    let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert!(said.contains("certificate"), "{said}");
+    assert_eq!(desk.redis.run::<u64>("DBSIZE"), 1);
+
+    // And with a name that is vouched for, the same server is used.
+    let mut trusting = reseal();
+    trusting
+        .current_dir(&desk.folder)
+        .env("REDIS_URL", &url)
+        .env("SSL_CERT_FILE", &certificate);
+    let output = trusting.args(["sessions", "invalidate", "web", "--yes"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(desk.redis.run::<u64>("DBSIZE"), 0);
 }

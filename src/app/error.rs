@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::format::{RandomFailed, UnfitKey};
-use crate::key::{Algorithm, KeyId, KeyringError, KeysetName, UnfitName};
+use crate::key::{Algorithm, Exhausted, KeyId, KeyringError, KeysetName, UnfitName};
 
 /// Why a keyring cannot be opened, or why the present version of its file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,16 @@ pub enum HandleError {
         /// The format asked for.
         format: &'static str,
     },
+    /// The keyset is none of signing keys.
+    #[error("keyset {keyset}: key {id} is made for {algorithm}, and signs no tokens")]
+    SignsNothing {
+        /// The keyset.
+        keyset: KeysetName,
+        /// The key.
+        id: KeyId,
+        /// What it is made for.
+        algorithm: Algorithm,
+    },
     /// A key does not fit the format.
     #[error("keyset {keyset}, key {id}: {cause}")]
     Unfit {
@@ -58,6 +68,9 @@ pub enum SealError {
     /// The operating system's random generator failed; a guessable nonce is worse than an error.
     #[error(transparent)]
     Random(#[from] RandomFailed),
+    /// The key has sealed as many values as it may ([`RANDOM_NONCES_PER_KEY_MAX`](crate::format::RANDOM_NONCES_PER_KEY_MAX), less a margin). It still opens them.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// The format would silently forget the associated data.
     #[error("the format {0} authenticates no associated data, and some was given")]
     AssociatedData(&'static str),

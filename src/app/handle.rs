@@ -39,6 +39,9 @@ impl KeysetHandle {
             timestamp: u64::try_from((self.shared.now)().as_second()).ok(),
             ..Carried::default()
         };
+        if let Some(seals) = &ring.seals {
+            seals.take(1)?;
+        }
         let primary = &ring.primary;
         with_nonces(|rng| primary.cipher.seal(plaintext, associated_data, carried, rng, out))?;
         Ok(primary.id)

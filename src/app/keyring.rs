@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use super::error::{FollowError, HandleError};
 use super::follow::Follower;
 use super::handle::KeysetHandle;
+use super::meters::Meters;
 use super::ring::Ring;
+use super::token::{TokenHandle, TokenOptions, TokenRing};
 use crate::format::{Format, Tink};
 use crate::key::{self, KeyId, KeysetName, Unlock};
 
@@ -31,6 +33,9 @@ pub struct Options {
     pub poll_every: Duration,
     /// The clock for formats that write the time into their values.
     pub now: fn() -> Timestamp,
+    /// Whether seals are counted against the limit of their key, in the file `<keyring>.seals`. On unless told otherwise; where that
+    /// file cannot be written, sealing goes on and [`Status`] tells. Processes that share the file are counted together.
+    pub count_seals: bool,
 }
 
 /// Whether the keys in use are those of the file.
@@ -40,11 +45,14 @@ pub struct Status {
     pub generation: u64,
     /// Why the file as it stands now is not used; the keys of `generation` remain. `None` while all is well.
     pub fault: Option<Arc<FollowError>>,
+    /// Whether values were sealed that are not counted durably, because the file of counts could not be written.
+    pub seals_unrecorded: bool,
 }
 
 /// What clones and handles share.
 pub(super) struct Shared {
     pub(super) now: fn() -> Timestamp,
+    meters: Meters,
     /// Held while the file is read. `None` for keys in memory. Locked before `keys`.
     follower: Option<Mutex<Follower>>,
     /// Held for moments only, never by sealing and opening.
@@ -67,6 +75,8 @@ struct Keys {
     keyring: key::Keyring,
     /// One for each keyset and format that a handle was asked for.
     rings: Vec<Arc<ArcSwap<Ring>>>,
+    /// One for each keyset that tokens are signed with.
+    token_rings: Vec<Arc<ArcSwap<TokenRing>>>,
     fault: Option<Arc<FollowError>>,
 }
 
@@ -75,6 +85,7 @@ impl Default for Options {
         Self {
             poll_every: POLL_EVERY_DEFAULT,
             now: Timestamp::now,
+            count_seals: true,
         }
     }
 }
@@ -89,7 +100,8 @@ impl Keyring {
     pub fn open_with(path: impl AsRef<Path>, unlock: Unlock, options: Options) -> Result<Self, FollowError> {
         let mut follower = Follower::new(path.as_ref().to_owned(), unlock);
         let keyring = follower.read(0)?;
-        let shared = Shared::new(keyring, Some(follower), options.now);
+        let counts = options.count_seals.then(|| key::SealCounts::beside(path.as_ref()));
+        let shared = Shared::new(keyring, Some(follower), options.now, Meters::new(counts));
         let (alive, ended) = mpsc::channel();
         let follows = Arc::downgrade(&shared);
         thread::Builder::new()
@@ -103,7 +115,7 @@ impl Keyring {
     /// Keys without a file: for tests and rehearsals. [`replace`](Self::replace) stands in for a changed file.
     pub fn in_memory(keyring: key::Keyring) -> Self {
         Self {
-            shared: Shared::new(keyring, None, Timestamp::now),
+            shared: Shared::new(keyring, None, Timestamp::now, Meters::new(None)),
         }
     }
 
@@ -123,7 +135,12 @@ impl Keyring {
         let ring = match known {
             Some(ring) => Arc::clone(ring),
             None => {
-                let ring = Arc::new(ArcSwap::from_pointee(Ring::build(&keys.keyring, &name, format)?));
+                let ring = Arc::new(ArcSwap::from_pointee(Ring::build(
+                    &keys.keyring,
+                    &name,
+                    format,
+                    &self.shared.meters,
+                )?));
                 keys.rings.push(Arc::clone(&ring));
                 ring
             }
@@ -131,6 +148,26 @@ impl Keyring {
         Ok(KeysetHandle {
             shared: Arc::clone(&self.shared),
             ring,
+        })
+    }
+
+    /// A handle to sign and verify tokens with a keyset of signing keys.
+    pub fn tokens(&self, name: &str, options: TokenOptions) -> Result<TokenHandle, HandleError> {
+        let name: KeysetName = name.parse()?;
+        let mut keys = lock(&self.shared.keys);
+        let known = keys.token_rings.iter().find(|ring| ring.load().keyset == name);
+        let ring = match known {
+            Some(ring) => Arc::clone(ring),
+            None => {
+                let ring = Arc::new(ArcSwap::from_pointee(TokenRing::build(&keys.keyring, &name)?));
+                keys.token_rings.push(Arc::clone(&ring));
+                ring
+            }
+        };
+        Ok(TokenHandle {
+            shared: Arc::clone(&self.shared),
+            ring,
+            options: Arc::new(options),
         })
     }
 
@@ -157,18 +194,21 @@ impl Keyring {
         Status {
             generation: keys.keyring.generation(),
             fault: keys.fault.clone(),
+            seals_unrecorded: self.shared.meters.are_unrecorded(),
         }
     }
 }
 
 impl Shared {
-    fn new(keyring: key::Keyring, follower: Option<Follower>, now: fn() -> Timestamp) -> Arc<Self> {
+    fn new(keyring: key::Keyring, follower: Option<Follower>, now: fn() -> Timestamp, meters: Meters) -> Arc<Self> {
         Arc::new(Self {
             now,
+            meters,
             follower: follower.map(Mutex::new),
             keys: Mutex::new(Keys {
                 keyring,
                 rings: Vec::new(),
+                token_rings: Vec::new(),
                 fault: None,
             }),
             alive: Mutex::new(None),
@@ -236,10 +276,19 @@ impl Shared {
         let rebuilt: Vec<Ring> = keys
             .rings
             .iter()
-            .map(|ring| ring.load().rebuilt(&keyring))
+            .map(|ring| ring.load().rebuilt(&keyring, &self.meters))
+            .collect::<Result<_, _>>()
+            .map_err(FollowError::InUse)?;
+        let rebuilt_tokens: Vec<TokenRing> = keys
+            .token_rings
+            .iter()
+            .map(|ring| TokenRing::build(&keyring, &ring.load().keyset))
             .collect::<Result<_, _>>()
             .map_err(FollowError::InUse)?;
         for (ring, rebuilt) in keys.rings.iter().zip(rebuilt) {
+            ring.store(Arc::new(rebuilt));
+        }
+        for (ring, rebuilt) in keys.token_rings.iter().zip(rebuilt_tokens) {
             ring.store(Arc::new(rebuilt));
         }
         keys.keyring = keyring;

@@ -1,4 +1,5 @@
-//! What an application imports: a keyring that follows its file, and handles that seal and open with it.
+//! What an application imports: a keyring that follows its file, and handles that seal and open values and sign and verify tokens
+//! with it.
 //!
 //! ```no_run
 //! use reseal::app::{Keyring, Unlock};
@@ -23,15 +24,22 @@
 //! Everything here may be shared between threads. Sealing and opening take no lock: a new version of the file is prepared beside
 //! them and then swapped in. A file that is broken, half-written or older than what was seen keeps the keys that are there, and is
 //! reported by [`Keyring::status`].
+//!
+//! What is sealed with a key of AES-GCM is counted in a file beside the keyring, which may be shared by any number of processes, and
+//! refused before the key's limit. A process that forks seals up to one block a child uncounted.
 
 mod error;
 mod follow;
 mod handle;
 mod keyring;
+mod meters;
 mod nonces;
 mod opened;
 mod report;
 mod ring;
+mod token;
+
+pub use token::{Authentic, MarkFile, MarksUnknown, NotBefore, TokenError, TokenHandle, TokenOptions, Verified};
 
 pub use error::{FollowError, HandleError, OpenError, SealError};
 pub use handle::KeysetHandle;
@@ -39,4 +47,4 @@ pub use keyring::{Keyring, Options, Status};
 pub use opened::Opened;
 pub use report::{ReportError, ReportOptions, ReportStatus, Reporting};
 
-pub use crate::key::Unlock;
+pub use crate::key::{Exhausted, Unlock};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{HandleError, OpenError};
+use super::meters::Meters;
 use crate::format::{
     Carried, Cipher, Fernet, Format, KeyHint, OpenError as CipherError, TrialError, open_exclusively, open_first,
 };
-use crate::key::{Algorithm, Key, KeyId, KeyState, Keyring, KeysetName};
+use crate::key::{Algorithm, Key, KeyId, KeyState, Keyring, KeysetName, SealMeter};
 
 /// What a handle works with.
 pub(super) struct Ring {
@@ -17,6 +18,8 @@ pub(super) struct Ring {
     pub(super) revision: u64,
     /// What seals.
     pub(super) primary: RingKey,
+    /// Counts what it seals, where it may not seal without end.
+    pub(super) seals: Option<Arc<SealMeter>>,
     /// What else opens.
     others: Vec<RingKey>,
     /// Keys that exist and that applications are not given.
@@ -41,7 +44,12 @@ enum Standing {
 
 impl Ring {
     /// Joins the keys that applications are given with a format.
-    pub(super) fn build(keyring: &Keyring, name: &KeysetName, format: &'static dyn Format) -> Result<Self, HandleError> {
+    pub(super) fn build(
+        keyring: &Keyring,
+        name: &KeysetName,
+        format: &'static dyn Format,
+        meters: &Meters,
+    ) -> Result<Self, HandleError> {
         let keyset = keyring.keyset(name).ok_or_else(|| HandleError::NoSuchKeyset(name.clone()))?;
         let primary = keyset.primary();
         if !suits(format, primary.algorithm()) {
@@ -58,6 +66,7 @@ impl Ring {
             generation: keyring.generation(),
             revision: keyset.revision(),
             primary: join(format, name, primary)?,
+            seals: meters.meter(primary, format),
             others: Vec::new(),
             withheld: Vec::new(),
             compromised: Vec::new(),
@@ -78,8 +87,8 @@ impl Ring {
     }
 
     /// The next version of this ring, from a newer keyring.
-    pub(super) fn rebuilt(&self, keyring: &Keyring) -> Result<Self, HandleError> {
-        let mut next = Self::build(keyring, &self.keyset, self.format)?;
+    pub(super) fn rebuilt(&self, keyring: &Keyring, meters: &Meters) -> Result<Self, HandleError> {
+        let mut next = Self::build(keyring, &self.keyset, self.format, meters)?;
         next.compromised_opens = Arc::clone(&self.compromised_opens);
         Ok(next)
     }
@@ -175,7 +184,7 @@ fn standing(format: &dyn Format, key: &Key) -> Option<Standing> {
 
 /// One key, one algorithm (NIST SP 800-57 part 1, section 5.2), also where the lengths would fit.
 fn suits(format: &dyn Format, algorithm: Algorithm) -> bool {
-    (algorithm == Algorithm::Fernet) == (format.name() == Fernet.name())
+    !algorithm.signs() && (algorithm == Algorithm::Fernet) == (format.name() == Fernet.name())
 }
 
 fn join(format: &dyn Format, keyset: &KeysetName, key: &Key) -> Result<RingKey, HandleError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use age::x25519::Identity;
 use clap::Args;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use super::{CliError, Context, Exit};
 use crate::config::{KeyringSettings, RefError, Secret, SecretRef};
@@ -217,6 +217,19 @@ pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
     time.and_then(|time| Duration::try_from(time).ok())
         .filter(|time| !time.is_zero())
         .ok_or("a time such as 30s, 10m or 1h")
+}
+
+/// A time as people write it: 35d, 12h, 1w 2d. Days have 24 hours.
+pub fn parse_days(text: &str) -> Result<SignedDuration, &'static str> {
+    let span: Span = text.parse().map_err(|_| "a time such as 35d or 12h")?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "a time in weeks, days or hours, such as 35d")?;
+    if duration.is_negative() {
+        Err("a time that is not negative")
+    } else {
+        Ok(duration)
+    }
 }
 
 fn read_identities(context: &mut Context<'_>, path: &std::path::Path) -> Result<Vec<Identity>, CliError> {

@@ -1,6 +1,6 @@
 //! The configuration file as an argument of several commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -19,6 +19,23 @@ impl ConfigArgs {
     /// Reads it.
     pub fn read(&self) -> Result<Config, CliError> {
         Ok(Config::read(&self.config)?)
+    }
+
+    /// Reads it, for commands that can do without one.
+    pub fn read_if_there(&self) -> Result<Option<Config>, CliError> {
+        match Config::read(&self.config) {
+            Ok(config) => Ok(Some(config)),
+            Err(ConfigError {
+                fault: ConfigFault::Absent,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where it is, or would be.
+    pub fn path(&self) -> &Path {
+        &self.config
     }
 }
 

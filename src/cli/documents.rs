@@ -11,9 +11,10 @@ use crate::rotation::census::Census;
 use crate::rotation::preflight::{Finding, Severity};
 use crate::rotation::progress::Progress;
 use crate::rotation::{RotationReport, VerifyReport};
+use crate::store::control::LateValues;
 use crate::store::page::Quarantined;
 use crate::store::survey::Survey;
-use crate::store::value::Cell;
+use crate::store::value::{Cell, Key};
 
 /// A value that was left untouched, or is still due.
 #[derive(Clone, Serialize)]
@@ -22,6 +23,16 @@ pub struct ValueEntry {
     column: String,
     primary_key: Map<String, Value>,
     reason: String,
+}
+
+/// A value that appeared under the old key when every writer was to have switched.
+#[derive(Serialize)]
+pub struct LateEntry {
+    table: String,
+    column: String,
+    primary_key: Map<String, Value>,
+    seen_at: String,
+    last_seen_at: String,
 }
 
 /// A phase and its time.
@@ -170,21 +181,39 @@ pub fn entries(survey: &Survey, columns: &[String], values: &[(String, Quarantin
     values
         .iter()
         .map(|(relation, entry)| ValueEntry {
-            table: if survey.relations.len() > 1 {
-                relation.replace('"', "")
-            } else {
-                survey.table.clone()
-            },
+            table: table(survey, relation),
             column: columns.get(entry.column).cloned().unwrap_or_default(),
-            primary_key: survey
-                .key
-                .iter()
-                .zip(entry.key.cells())
-                .map(|(column, cell)| (column.name.clone(), json(cell)))
-                .collect(),
+            primary_key: primary_key(survey, &entry.key),
             reason: entry.reason.clone(),
         })
         .collect()
+}
+
+/// Late values with names instead of positions.
+pub fn late(survey: &Survey, columns: &[String], late: &LateValues) -> Vec<LateEntry> {
+    late.values
+        .iter()
+        .map(|stored| LateEntry {
+            table: table(survey, &stored.relation),
+            column: columns.get(stored.value.column).cloned().unwrap_or_default(),
+            primary_key: primary_key(survey, &stored.value.key),
+            seen_at: stored.seen_at.clone(),
+            last_seen_at: stored.last_seen_at.clone(),
+        })
+        .collect()
+}
+
+fn table(survey: &Survey, relation: &str) -> String {
+    if survey.relations.len() > 1 {
+        relation.replace('"', "")
+    } else {
+        survey.table.clone()
+    }
+}
+
+fn primary_key(survey: &Survey, key: &Key) -> Map<String, Value> {
+    let cells = survey.key.iter().zip(key.cells());
+    cells.map(|(column, cell)| (column.name.clone(), json(cell))).collect()
 }
 
 /// A key value: numbers as numbers, everything else as its canonical text.
@@ -256,11 +285,23 @@ pub fn rate(rows: u64, time: Duration) -> f64 {
 impl ValueEntry {
     /// For people: where and why.
     pub fn describe(&self) -> String {
-        let key: Vec<String> = self
-            .primary_key
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        format!("{}.{} at {}: {}", self.table, self.column, key.join(", "), self.reason)
+        format!("{}: {}", place(&self.table, &self.column, &self.primary_key), self.reason)
     }
+}
+
+impl LateEntry {
+    /// For people: where and when.
+    pub fn describe(&self) -> String {
+        let place = place(&self.table, &self.column, &self.primary_key);
+        if self.seen_at == self.last_seen_at {
+            format!("{place}: seen at {}", self.seen_at)
+        } else {
+            format!("{place}: seen at {}, last at {}", self.seen_at, self.last_seen_at)
+        }
+    }
+}
+
+fn place(table: &str, column: &str, primary_key: &Map<String, Value>) -> String {
+    let key: Vec<String> = primary_key.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("{table}.{column} at {}", key.join(", "))
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::drill_report::ReportArgs;
 use super::{CliError, Context, Exit};
-use crate::drill::{self, Cancel, DrillError, Report, Settings, Verdict, Windows};
+use crate::drill::{self, Cancel, DrillError, Report, Settings};
+use crate::report::{Verdict, terminal};
 
 /// Rehearse a rotation under live traffic; no set-up needed
 ///
@@ -43,6 +44,9 @@ pub struct DrillArgs {
     /// Keep the folder: database, keyring, and the throw-away identity that opens it
     #[arg(long)]
     keep: bool,
+
+    #[command(flatten)]
+    reports: ReportArgs,
 }
 
 #[derive(Serialize)]
@@ -74,11 +78,25 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         "Rehearsing a rotation of {} customers under {} readers and {} writers (seed {}).",
         settings.rows, settings.readers, settings.writers, settings.seed
     ));
-    let report = drill::run(&settings, &cancel, &mut |phase| output.say(&format!("  {phase} …")))?;
-    output.say(&summary(&report));
-    let exit = match report.verdict {
+    let begun = (context.now)().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    args.reports.write(&drill::outline(&settings, &begun, UNFINISHED))?;
+    let report = match drill::run(&settings, &cancel, &mut |phase| output.say(&format!("  {phase} …"))) {
+        Ok(report) => report,
+        Err(error) => {
+            args.reports.write(&drill::outline(&settings, &begun, &error.to_string()))?;
+            return Err(error.into());
+        }
+    };
+    let told = drill::told(&report, &settings, &begun);
+    output.say("");
+    output.say(&terminal(&told));
+    args.reports.write(&told)?;
+    if let Some(page) = args.reports.page() {
+        output.say(&format!("Report: {}", page.display()));
+    }
+    let exit = match told.verdict {
         Verdict::Good => Exit::Done,
-        Verdict::Bad => Exit::Findings,
+        Verdict::Bad | Verdict::BrokenOff => Exit::Findings,
     };
     let document = DrillDocument {
         report: &report,
@@ -114,103 +132,6 @@ fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
     Ok(())
 }
 
-fn summary(report: &Report) -> String {
-    let mut lines = vec![String::new(), counts(report), String::new(), latencies(report), String::new()];
-    let phases: Vec<String> = report
-        .phases
-        .iter()
-        .map(|phase| format!("{} {:.1} s", phase.name, phase.seconds))
-        .collect();
-    lines.push(format!("Phases: {}.", phases.join(", ")));
-    for fault in &report.faults {
-        lines.push(format!(
-            "Fault: {} at {:.1} s: {}.",
-            fault.name, fault.at_seconds, fault.outcome
-        ));
-    }
-    for finding in &report.findings {
-        lines.push(format!("FAILED: {}.", finding.sentence));
-    }
-    if let Some(folder) = &report.evidence {
-        lines.push(format!("Kept: {}", folder.display()));
-    }
-    lines.push(match report.verdict {
-        Verdict::Good => format!(
-            "Verdict: good. In {:.1} s of rehearsal no read failed and no write was lost.",
-            report.elapsed_seconds
-        ),
-        Verdict::Bad => format!("Verdict: BAD. Repeat this traffic with --seed {}.", report.seed),
-    });
-    lines.join("\n")
-}
-
-fn counts(report: &Report) -> String {
-    let mut table = table(["", "", "must be"]);
-    let of_key = |census: &std::collections::BTreeMap<u32, u64>, key: Option<u32>| {
-        key.and_then(|key| census.get(&key)).copied().unwrap_or(0)
-    };
-    let old = Some(report.old_key);
-    let under = |name: &str, key: Option<u32>| {
-        let (before, after) = (of_key(&report.census_before, key), of_key(&report.census_after, key));
-        (
-            format!("  values under the {name} key, before → after"),
-            format!("{before} → {after}"),
-        )
-    };
-    let (old_label, old_counts) = under("old", old);
-    let (new_label, new_counts) = under("new", report.new_key);
-    let lines: [(String, String, &str); 11] = [
-        ("  reads".to_owned(), report.reads.to_string(), ""),
-        ("  writes".to_owned(), report.writes.to_string(), ""),
-        ("  failed reads".to_owned(), report.failed_reads.to_string(), "0"),
-        ("  failed writes".to_owned(), report.failed_writes.to_string(), "0"),
-        ("  lost writes".to_owned(), report.lost_writes.to_string(), "0"),
-        ("  resurrected rows".to_owned(), report.resurrected_rows.to_string(), "0"),
-        (
-            "  wrong or unreadable values".to_owned(),
-            (report.wrong_values + report.unreadable_values).to_string(),
-            "0",
-        ),
-        (old_label, old_counts, "→ 0"),
-        (new_label, new_counts, ""),
-        (
-            "  rows, before → after".to_owned(),
-            format!("{} → {}", report.rows_before, report.rows_after),
-            "",
-        ),
-        (
-            "  rows re-encrypted per second".to_owned(),
-            format!("{:.0}", report.rows_per_second),
-            "",
-        ),
-    ];
-    for (label, count, wanted) in lines {
-        table.add_row([Cell::new(label), number(count), number(wanted.to_owned())]);
-    }
-    table.trim_fmt()
-}
-
-fn latencies(report: &Report) -> String {
-    let mut table = table(["  milliseconds: p50 / p99 / max", "before", "during", "after"]);
-    for (label, windows) in [("  reads", report.latency_ms.reads), ("  writes", report.latency_ms.writes)] {
-        let Windows { before, during, after } = windows;
-        let cells =
-            [before, during, after].map(|window| number(format!("{:.2} / {:.2} / {:.1}", window.p50, window.p99, window.max)));
-        table.add_row(std::iter::once(Cell::new(label)).chain(cells));
-    }
-    table.trim_fmt()
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
-}
-
-fn number(text: String) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
-}
-
 impl From<DrillError> for CliError {
     fn from(error: DrillError) -> Self {
         match error {
@@ -222,8 +143,12 @@ impl From<DrillError> for CliError {
     }
 }
 
+/// What a report says while the rehearsal runs, and ever after if nobody was left to write another.
+const UNFINISHED: &str = "it has begun, and nothing is known of its end: it is running, or it was killed";
+
 const EXAMPLES: &str = "\
 Examples:
   reseal drill
   reseal drill --rows 200000 --readers 8 --duration 60
-  reseal drill --json --seed 7   # for CI: exit 0 or 7";
+  reseal drill --junit drill.xml --report drill-report    # for CI: exit 0 or 7
+  reseal drill --json --seed 7";

@@ -4,14 +4,18 @@
 
 mod ack;
 pub mod arg;
+#[cfg(debug_assertions)]
+mod broken_memory;
 mod config;
 mod display;
 mod documents;
 mod drill;
+mod drill_report;
 mod error;
 mod exit;
 mod keys;
 mod managed;
+mod max_age;
 mod output;
 mod plan;
 mod process;

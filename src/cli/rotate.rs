@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, Outcome};
+use super::documents::{self, FindingEntry, LateEntry, Outcome};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::rotation_error;
@@ -52,6 +52,12 @@ pub struct RotateArgs {
     #[arg(long, requires = "table")]
     dual_read_confirmed: bool,
 
+    /// The old key is in other hands. Values that appear under it late, after the ranges were worked through, may be forged: they
+    /// are quarantined as they are instead of being sealed anew, and the exit code is 7. In managed use it also becomes compromised,
+    /// and instances that do not follow are evicted instead of waited for
+    #[arg(long, conflicts_with = "rollback")]
+    compromised: bool,
+
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -83,6 +89,10 @@ struct RotateDocument<'a> {
     plan: &'a str,
     #[serde(flatten)]
     outcome: Outcome,
+    /// Values that appeared under the old key after the ranges were worked through; the first ten thousand.
+    late_values: Vec<LateEntry>,
+    /// All of them, counted.
+    late_values_total: u64,
     sweeps: u32,
     findings: Vec<FindingEntry<'a>>,
 }
@@ -109,17 +119,32 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     };
     options.state = !args.no_state;
     options.take_over = args.take_over;
+    options.compromised = args.compromised;
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {
         agree(&args, context)?;
-        return managed::rotate::run(&args.managed, &args.wish, &args.selection.keyring, options, context);
+        let wish = args.wish.wish(args.compromised);
+        return managed::rotate::run(
+            &args.managed,
+            wish,
+            args.wish.rules(),
+            &args.selection.keyring,
+            options,
+            context,
+        );
     }
     let mut seen: Option<Arc<Progress>> = None;
     let json = context.output.is_json();
     let outcome = tuning::run(json, async |progress, stop| {
         let selected = args.selection.select(context, options, true).await?;
         confirm(&args, selected.managed, context)?;
+        #[cfg(debug_assertions)]
+        let selected = {
+            let mut selected = selected;
+            super::broken_memory::spoil_as_ordered(&mut selected.job.recipe);
+            selected
+        };
         let prepared = prepare(&*selected.store, selected.job)
             .await
             .map_err(|error| rotation_error(&error))?;
@@ -170,6 +195,16 @@ fn ask(question: &str, context: &mut Context<'_>) -> Result<bool, CliError> {
     Ok(answer.trim().eq_ignore_ascii_case("yes"))
 }
 
+/// Counting too little must not go unsaid.
+fn tell_unrecorded(prepared: &Prepared, context: &mut Context<'_>) {
+    if let Some(seals) = prepared.recipe.seals.as_ref().filter(|seals| seals.is_unrecorded()) {
+        context.output.say(&format!(
+            "warning: {} could not be written: what this run sealed is not counted against the limit of the new key",
+            seals.path().display()
+        ));
+    }
+}
+
 fn finish(
     prepared: &Prepared,
     report: &RotationReport,
@@ -180,10 +215,16 @@ fn finish(
     let exit = if report.verified { Exit::Done } else { Exit::Findings };
     let outcome = documents::rotated(&prepared.survey, report, progress, begun);
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
+    let compromised = prepared.options.compromised;
+    super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
+    tell_unrecorded(prepared, context);
     let document = RotateDocument {
         table: &prepared.survey.table,
         plan: &report.plan,
         outcome,
+        late_values,
+        late_values_total: report.late.total,
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };

@@ -30,6 +30,9 @@ pub fn rotation_error(error: &RotationError) -> CliError {
         RotationError::Unreadable { .. } => CliError::from_error(Exit::Findings, error)
             .durable(DURABLE)
             .next("look at that row, or run again with --on-unreadable skip"),
+        RotationError::Exhausted(_) => CliError::from_error(Exit::Incomplete, error)
+            .durable(DURABLE)
+            .next("reseal keys generate KEYSET, promote the new key, then rotate to it"),
         RotationError::Random(_) => CliError::from_error(Exit::Unusable, error),
         RotationError::WorkerDied => CliError::from_error(Exit::Bug, error)
             .durable(DURABLE)
@@ -54,6 +57,12 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Superseded => failure(Exit::Conflict)
             .durable(DURABLE)
             .next("see who took over: reseal status"),
+        StoreError::Pooled(_) => failure(Exit::Refused)
+            .durable("nothing was touched")
+            .next("connect to the server itself, or to a pool in session mode"),
+        StoreError::OtherServer(_) => failure(Exit::Integrity)
+            .durable("every batch that was committed to the first server")
+            .next("find out which server is the primary and stop the other; then run the same command again"),
         StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
         StoreError::Storage { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)

@@ -8,7 +8,7 @@ use super::arg::{KeyringArgs, RefArg, keyset};
 use super::{CliError, Context, Exit};
 use crate::config::{KeyRef, KeyringRef, SecretRef, UrlRef};
 use crate::format::{self, Format};
-use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
+use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, SealCounts, decode_fernet_list, read_tink_json};
 use crate::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use crate::rotation::{Job, Options, detect};
 use crate::store::{self, Store};
@@ -151,7 +151,11 @@ impl Selection {
         let recipe = Recipe::new(specs, &keys.from, &keys.to, plaintext, now).map_err(|error| {
             CliError::from_error(Exit::Unusable, &error).next("check --from, --to and --format; see reseal plan --help")
         })?;
-        let recipe = recipe.with_destroyed(&keys.destroyed);
+        let mut recipe = recipe.with_destroyed(&keys.destroyed);
+        // A key from elsewhere has no keyring beside which its seals could be counted.
+        if let KeyRef::Keyring(_) = self.to()?.get()? {
+            recipe = recipe.with_seals_counted(SealCounts::beside(&self.keyring.keyring));
+        }
         Ok(Selected {
             store,
             job: Job {
@@ -234,6 +238,9 @@ impl Selection {
             .map(|key| {
                 let refuse =
                     |why: &str| CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list");
+                if key.algorithm().signs() {
+                    return Err(refuse("signs tokens and opens no values"));
+                }
                 if role == Role::Target && key.state() != KeyState::Primary {
                     return Err(refuse(&format!(
                         "is {}: only the primary key seals; promote it first, so that writers seal with it, too",

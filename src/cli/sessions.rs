@@ -1,20 +1,22 @@
 //! `reseal sessions invalidate`: whoever is logged in must log in again.
 
+mod ending;
+
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::config::ConfigArgs;
+use super::rotation_error::store_error;
 use super::{CliError, Context, Exit};
-use crate::config::{SessionPlace, SessionSettings, UrlRef};
-use crate::session::{
-    DecidedBy, Ended, EndingOptions, RedisServer, Selection, SessionError, end_redis_sessions, end_table_sessions,
-};
+use crate::config::SessionSettings;
+use crate::key::{LockFault, ReplaceFault};
+use crate::secret::FileFault;
+use crate::session::{EndingOptions, Selection, SessionError};
 use crate::store::StoreError;
+use ending::{SETTLE, StoreView, end_sessions};
 
 /// End the sessions that exist now
 #[derive(Args)]
@@ -28,7 +30,7 @@ enum SessionsCommand {
     Invalidate(InvalidateArgs),
 }
 
-/// End sessions in Redis or SQL tables
+/// End sessions in Redis or SQL tables, and tokens that are stored nowhere
 ///
 /// [session.NAME] in reseal.toml says where sessions are. The cut-off is taken on the store's clock when the run begins: sessions that
 /// exist then are ended, sessions that are created afterwards stay. In tables, one statement reads which rows exist at the cut-off.
@@ -37,6 +39,10 @@ enum SessionsCommand {
 /// so ("decided_by": "scan").
 ///
 /// A second pass counts what is left. Exit code 0 only when that is nothing.
+///
+/// Tokens that are stored nowhere (tokens = true, or file = "…") end by a "not before" mark: whoever verifies one rejects it when it
+/// was issued (iat) before the mark of everybody, of its tenant or of its user. A mark is a whole second, lies behind the present one
+/// and the clock_skew of the configuration, never moves backwards, and the command waits until it has passed.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InvalidateArgs {
@@ -52,7 +58,7 @@ pub struct InvalidateArgs {
     #[arg(long, value_name = "USER")]
     user: Option<String>,
 
-    /// Only those created before this time, such as 2026-01-31T12:00:00Z; for tables with a column that tells
+    /// Only those created before this time, such as 2026-01-31T12:00:00Z; for tables with a column that tells, and for tokens
     #[arg(long, value_name = "TIME")]
     before: Option<Timestamp>,
 
@@ -79,22 +85,6 @@ struct InvalidateDocument<'a> {
     stores: &'a [StoreView],
 }
 
-#[derive(Serialize)]
-struct StoreView {
-    name: String,
-    cut_off: Timestamp,
-    decided_by: &'static str,
-    matched: u64,
-    ended: u64,
-    created_since: u64,
-    index_entries: u64,
-    unreadable: u64,
-    left: u64,
-    passes: u32,
-    slowest_batch_ms: u128,
-    elapsed_seconds: f64,
-}
-
 /// Runs `reseal sessions …`.
 pub fn run(args: SessionsArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     match args.command {
@@ -116,30 +106,14 @@ fn invalidate(args: &InvalidateArgs, context: &mut Context<'_>) -> Result<Exit, 
         all_sessions: args.all_sessions,
         settle: SETTLE,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut views = Vec::new();
-    let mut is_complete = true;
-    for session in chosen {
-        let began = std::time::Instant::now();
-        let ended = end(session, &options, &runtime, context).map_err(|error| {
-            let done: Vec<_> = views.iter().map(|view: &StoreView| view.name.as_str()).collect();
-            let error = error.at(format!("sessions {}", session.name));
-            if done.is_empty() {
-                error
-            } else {
-                error.durable(format!("sessions {} are ended", done.join(", ")))
-            }
-        })?;
-        tell(&session.name, &ended, args.dry_run, context);
-        is_complete &= ended.is_complete();
-        views.push(StoreView::of(&session.name, &ended, began.elapsed()));
-    }
+    let views = end_sessions(&chosen, &options, context)?;
     let document = InvalidateDocument {
         command: "invalidate",
         dry_run: args.dry_run,
         stores: &views,
     };
     context.output.document("reseal.sessions/1", &document)?;
+    let is_complete = views.iter().all(StoreView::is_complete);
     Ok(if is_complete { Exit::Done } else { Exit::Findings })
 }
 
@@ -191,79 +165,6 @@ fn confirm(args: &InvalidateArgs, chosen: &[&SessionSettings], context: &mut Con
     }
 }
 
-fn end(
-    session: &SessionSettings,
-    options: &EndingOptions,
-    runtime: &tokio::runtime::Runtime,
-    context: &mut Context<'_>,
-) -> Result<Ended, CliError> {
-    let ended = match &session.place {
-        SessionPlace::Redis {
-            url,
-            cluster,
-            allow_plaintext,
-            layout,
-        } => {
-            context.secrets.keep_from_children(url);
-            let secret = context.secrets.read_url(&UrlRef::Secret(url.clone()))?;
-            let server = RedisServer::parse(&secret, *cluster, *allow_plaintext)?;
-            runtime.block_on(end_redis_sessions(&server, layout, options))
-        }
-        SessionPlace::Table { url, layout } => {
-            if let UrlRef::Secret(reference) = url {
-                context.secrets.keep_from_children(reference);
-            }
-            let url: Zeroizing<String> = context.secrets.read_url(url)?;
-            runtime.block_on(end_table_sessions(&url, layout, options))
-        }
-    };
-    Ok(ended?)
-}
-
-fn tell(name: &str, ended: &Ended, dry_run: bool, context: &mut Context<'_>) {
-    let cut_off = ended.cut_off.strftime("%Y-%m-%d %H:%M:%SZ");
-    if dry_run {
-        context
-            .output
-            .say(&format!("{name}: {} sessions at {cut_off} would be ended.", ended.matched));
-    } else {
-        context.output.say(&format!(
-            "{name}: {} sessions from before {cut_off} ended, {} left; {} created since stay.",
-            ended.ended, ended.left, ended.created_since
-        ));
-    }
-    if ended.unreadable > 0 {
-        context.output.say(&format!(
-            "  {} values do not tell whose they are (too large, or not JSON); they were left. Ending all sessions ends them, too.",
-            ended.unreadable
-        ));
-    }
-    if ended.decided_by == DecidedBy::Scan {
-        context.output.say(
-            "  The server does not announce new keys: sessions that were created while the scan ran may have been ended, and those left may be new.",
-        );
-    }
-}
-
-impl StoreView {
-    fn of(name: &str, ended: &Ended, elapsed: Duration) -> Self {
-        Self {
-            name: name.to_owned(),
-            cut_off: ended.cut_off,
-            decided_by: ended.decided_by.as_str(),
-            matched: ended.matched,
-            ended: ended.ended,
-            created_since: ended.created_since,
-            index_entries: ended.index_entries,
-            unreadable: ended.unreadable,
-            left: ended.left,
-            passes: ended.passes,
-            slowest_batch_ms: ended.slowest_batch.as_millis(),
-            elapsed_seconds: elapsed.as_secs_f64(),
-        }
-    }
-}
-
 impl From<SessionError> for CliError {
     fn from(error: SessionError) -> Self {
         let (exit, next) = match &error {
@@ -276,8 +177,16 @@ impl From<SessionError> for CliError {
                 "check host, port and certificate, then run the command again: it continues",
             ),
             SessionError::Credentials { .. } => (Exit::Unusable, "check the user and password of the URL"),
-            SessionError::Permission { .. } => (Exit::Unusable, "allow the user SCAN, UNLINK, TIME, and what its preset needs"),
-            SessionError::ReadOnly { .. } => (Exit::Refused, ""),
+            SessionError::Permission { .. } => (
+                Exit::Unusable,
+                "allow the user SCAN, UNLINK, TIME (for marks of tokens: EVAL, HGET, HSET), and what its preset needs",
+            ),
+            SessionError::ReadOnly { .. } => (
+                Exit::Unreachable,
+                "it became a replica: run the command again against the new primary; it continues",
+            ),
+            SessionError::File(fault) => file_fault(fault),
+            SessionError::Marks(_) => (Exit::Unusable, "name another file, or restore this one from a backup"),
             SessionError::Moving => (Exit::Incomplete, "run the command again when the cluster is stable"),
             SessionError::Refused(_) => (Exit::Refused, ""),
             SessionError::Server { .. } => (
@@ -295,6 +204,11 @@ impl From<SessionError> for CliError {
                 }
                 StoreError::ReadOnly(_) | StoreError::Vanished(_) | StoreError::Refused(_) => (Exit::Refused, ""),
                 StoreError::Superseded | StoreError::Held { .. } => (Exit::Conflict, ""),
+                StoreError::Pooled(_) => (Exit::Refused, "connect to the server itself, or to a pool in session mode"),
+                StoreError::OtherServer(_) => (
+                    Exit::Integrity,
+                    "find out which server is the primary and stop the other; then run the command again",
+                ),
                 StoreError::State(_)
                 | StoreError::Storage { .. }
                 | StoreError::Row { .. }
@@ -302,16 +216,34 @@ impl From<SessionError> for CliError {
                 | StoreError::Rewriter => (Exit::Unusable, "look into the database's log"),
             },
         };
+        // A failed database means the same for every command.
+        let exit = match &error {
+            SessionError::Store(cause) => store_error(cause, "ending sessions").exit(),
+            _ => exit,
+        };
         let failure = Self::from_error(exit, &error);
         if next.is_empty() { failure } else { failure.next(next) }
     }
 }
 
-/// How long requests that were under way at the cut-off may still write before the second pass looks.
-const SETTLE: Duration = Duration::from_secs(1);
+fn file_fault(fault: &FileFault) -> (Exit, &'static str) {
+    match fault {
+        FileFault::Lock(LockFault::Held { .. }) => (Exit::Conflict, "wait until it has finished, then run the command again"),
+        FileFault::Replace(ReplaceFault::Changed | ReplaceFault::Exists) => (Exit::Conflict, "run the command again"),
+        FileFault::Replace(ReplaceFault::NotDurable { .. }) => (Exit::Integrity, "check the disk and the file"),
+        FileFault::Missing
+        | FileFault::Folder(_)
+        | FileFault::Read(_)
+        | FileFault::Lock(_)
+        | FileFault::Replace(ReplaceFault::Before { .. }) => {
+            (Exit::Unusable, "check the file, its folder, its rights and its free space")
+        }
+    }
+}
 
 const EXAMPLES: &str = "\
 Examples:
   reseal sessions invalidate --dry-run
   reseal sessions invalidate web --yes --json
-  reseal sessions invalidate web --user 4711 --yes";
+  reseal sessions invalidate web --user 4711 --yes
+  reseal sessions invalidate api --tenant acme --yes";

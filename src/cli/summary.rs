@@ -1,7 +1,7 @@
 //! Results for people.
 
 use super::Output;
-use super::documents::{Outcome, ValueEntry};
+use super::documents::{LateEntry, Outcome, ValueEntry};
 
 /// What a rotation did.
 pub fn rotation(table: &str, outcome: &Outcome, output: &mut Output<'_>) {
@@ -45,6 +45,32 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
             "NOT verified: the old key is still needed. Mend or remove the values above, then run the same command again.",
         );
     }
+}
+
+/// Values that appeared under the old key when every writer was to have switched: who wrote them?
+pub fn late(total: u64, values: &[LateEntry], compromised: bool, output: &mut Output<'_>) {
+    if total == 0 {
+        return;
+    }
+    let became = if compromised {
+        "they may be forged, and were left as they are"
+    } else {
+        "a writer still uses the old key; they were re-encrypted"
+    };
+    output.say(&format!(
+        "{total} values appeared under the old key after every writer was to have switched: {became}:"
+    ));
+    for value in values.iter().take(SHOWN_MAX) {
+        output.say(&format!("  {}", value.describe()));
+    }
+    if total > SHOWN_MAX as u64 {
+        output.say(&format!("  … and {} more; --json lists them", total - SHOWN_MAX as u64));
+    }
+    output.say(if compromised {
+        "Compare these rows with what the application knows of them. Rewrite the genuine ones through it, remove the others, then run the same command again."
+    } else {
+        "Find the instance that wrote these rows at these times: one with the old key first in its list, or one that put back what it had read before. Restart it with the new key before the old one leaves the application."
+    });
 }
 
 fn list(what: &str, total: u64, values: &[ValueEntry], output: &mut Output<'_>) {

@@ -10,7 +10,7 @@ mod table;
 pub use file::{Config, ConfigError, ConfigFault, KeyringSettings};
 pub use reference::{KeyRef, KeyringRef, RefError, SecretRef, UrlRef};
 pub use sections::{Column, Database, Dataset, Policy};
-pub use session::{SessionPlace, SessionSettings};
+pub use session::{MarksAt, SessionPlace, SessionSettings};
 pub use source::{Secret, SecretError, SecretReader};
 
 /// Whether a text looks like a secret that was written out where a name belongs: a private key, or a long run of random characters.

@@ -1,5 +1,8 @@
 //! `[session.NAME]`: where sessions are, and how they are laid out.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::file::ConfigFault;
 use super::sections::Database;
 use super::table::Section;
@@ -38,6 +41,38 @@ pub enum SessionPlace {
         /// Which table.
         layout: TableLayout,
     },
+    /// Nowhere: tokens, which a "not before" mark ends.
+    Tokens {
+        /// Where the marks are kept.
+        marks: MarksAt,
+        /// How far clocks of issuers may be ahead.
+        clock_skew: Duration,
+    },
+}
+
+/// Where marks are kept.
+#[derive(Debug, Clone)]
+pub enum MarksAt {
+    /// In a file.
+    File(PathBuf),
+    /// In a Redis hash.
+    Redis {
+        /// Where its URL is read from.
+        url: SecretRef,
+        /// Whether it is a cluster.
+        cluster: bool,
+        /// Whether the password may cross a network in clear text.
+        allow_plaintext: bool,
+        /// The key of the hash.
+        key: String,
+    },
+    /// In a table.
+    Table {
+        /// Where the database is.
+        url: UrlRef,
+        /// Its name.
+        table: String,
+    },
 }
 
 pub(super) fn session(name: String, mut section: Section<'_>, databases: &[Database]) -> Result<SessionSettings, ConfigFault> {
@@ -45,6 +80,26 @@ pub(super) fn session(name: String, mut section: Section<'_>, databases: &[Datab
     let database = section.text("database")?;
     let preset = section.text("preset")?;
     let in_scheduled = section.flag("in_scheduled")?.unwrap_or(false);
+    let file = section.file("file")?;
+    let tokens = section.flag("tokens")?.unwrap_or(file.is_some());
+    if file.is_some() && !tokens {
+        return Err(section.wrong("file", "is where the marks of tokens are kept: it needs tokens = true"));
+    }
+    if tokens {
+        if preset.is_some() {
+            return Err(section.wrong(
+                "preset",
+                "is for sessions that are stored; tokens = true is for those that are not",
+            ));
+        }
+        let place = tokens_place(&mut section, file, redis, database, databases)?;
+        section.finish()?;
+        return Ok(SessionSettings {
+            name,
+            place,
+            in_scheduled,
+        });
+    }
     let place = match (redis, database) {
         (Some(url), None) => SessionPlace::Redis {
             url,
@@ -52,14 +107,10 @@ pub(super) fn session(name: String, mut section: Section<'_>, databases: &[Datab
             allow_plaintext: section.flag("allow_plaintext")?.unwrap_or(false),
             layout: redis_layout(&mut section, preset.as_deref())?,
         },
-        (None, Some(database)) => {
-            let known = databases.iter().find(|known| known.name == database);
-            let known = known.ok_or_else(|| section.wrong("database", "names a database that is not in the configuration"))?;
-            SessionPlace::Table {
-                url: known.url.clone(),
-                layout: table_layout(&mut section, preset.as_deref())?,
-            }
-        }
+        (None, Some(database)) => SessionPlace::Table {
+            url: url_of(&section, &database, databases)?,
+            layout: table_layout(&mut section, preset.as_deref())?,
+        },
         _ => return Err(section.wrong("redis", "or database: exactly one of them says where the sessions are")),
     };
     section.finish()?;
@@ -68,6 +119,49 @@ pub(super) fn session(name: String, mut section: Section<'_>, databases: &[Datab
         place,
         in_scheduled,
     })
+}
+
+fn url_of(section: &Section<'_>, database: &str, databases: &[Database]) -> Result<UrlRef, ConfigFault> {
+    let known = databases.iter().find(|known| known.name == database);
+    let known = known.ok_or_else(|| section.wrong("database", "names a database that is not in the configuration"))?;
+    Ok(known.url.clone())
+}
+
+fn tokens_place(
+    section: &mut Section<'_>,
+    file: Option<PathBuf>,
+    redis: Option<SecretRef>,
+    database: Option<String>,
+    databases: &[Database],
+) -> Result<SessionPlace, ConfigFault> {
+    let skew = section.text("clock_skew")?;
+    let clock_skew = match skew.as_deref() {
+        None => CLOCK_SKEW_DEFAULT,
+        // `duration` knows no zero.
+        Some(text) => {
+            let seconds = text.strip_suffix('s').and_then(|number| number.parse().ok());
+            let skew = seconds.map(Duration::from_secs).filter(|skew| *skew <= CLOCK_SKEW_MAX);
+            skew.ok_or_else(|| section.wrong("clock_skew", "is not a time from 0s to 60s"))?
+        }
+    };
+    let marks = match (file, redis, database) {
+        (Some(file), None, None) => MarksAt::File(file),
+        (None, Some(url), None) => MarksAt::Redis {
+            url,
+            cluster: section.flag("cluster")?.unwrap_or(false),
+            allow_plaintext: section.flag("allow_plaintext")?.unwrap_or(false),
+            key: section.text("key")?.unwrap_or_else(|| MARKS_KEY.to_owned()),
+        },
+        (None, None, Some(database)) => MarksAt::Table {
+            url: url_of(section, &database, databases)?,
+            table: section.text("table")?.unwrap_or_else(|| MARKS_TABLE.to_owned()),
+        },
+        _ => {
+            let why = "or redis or database: exactly one of them says where the marks of the tokens are kept";
+            return Err(section.wrong("file", why));
+        }
+    };
+    Ok(SessionPlace::Tokens { marks, clock_skew })
 }
 
 fn redis_layout(section: &mut Section<'_>, preset: Option<&str>) -> Result<RedisLayout, ConfigFault> {
@@ -156,3 +250,13 @@ fn table_layout(section: &mut Section<'_>, preset: Option<&str>) -> Result<Table
 fn one_of<'n>(names: impl Iterator<Item = &'n str>) -> String {
     format!("is none of {}", names.collect::<Vec<_>>().join(", "))
 }
+
+/// The key of the hash, and the name of the table, in which marks are kept.
+const MARKS_KEY: &str = "reseal:not-before";
+const MARKS_TABLE: &str = "token_not_before";
+
+/// As the crate's verifying side has it: `TokenOptions::leeway`.
+const CLOCK_SKEW_DEFAULT: Duration = Duration::from_secs(2);
+
+/// Nobody can log in for so long; clocks that differ by more want mending.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);

@@ -22,6 +22,7 @@ mod rotation;
 mod sabotage;
 mod stage;
 mod tally;
+mod told;
 mod verdict;
 mod writer;
 
@@ -40,6 +41,7 @@ pub use nemesis::Fault;
 pub use rehearsal::run;
 pub use report::{LatencyReport, Phase, Report};
 pub use sabotage::Sabotage;
+pub use told::{outline, told};
 pub use verdict::{Finding, Verdict};
 
 /// How large a rehearsal is.

@@ -100,6 +100,7 @@ impl Stage {
         let options = Options {
             poll_every: POLL_EVERY,
             now: self.now,
+            ..Options::default()
         };
         Ok(app::Keyring::open_with(self.keyring_file(), self.unlock(), options)?)
     }

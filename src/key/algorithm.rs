@@ -12,22 +12,48 @@ pub enum Algorithm {
     Aes128Gcm,
     /// Fernet: 16 bytes for HMAC-SHA256, then 16 for AES-128-CBC.
     Fernet,
+    /// HMAC-SHA-256 over tokens (JWS `HS256`). 32 bytes.
+    Hs256,
+    /// HMAC-SHA-384 over tokens (JWS `HS384`). 48 bytes.
+    Hs384,
+    /// HMAC-SHA-512 over tokens (JWS `HS512`). 64 bytes.
+    Hs512,
+    /// Ed25519 signatures of tokens (JWS `EdDSA`). A seed of 32 bytes.
+    Ed25519,
 }
 
 /// A word that names no algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an algorithm: aes256-gcm, aes128-gcm or fernet")]
+#[error("not an algorithm: aes256-gcm, aes128-gcm, fernet, hs256, hs384, hs512 or ed25519")]
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
     /// All algorithms.
-    pub const ALL: [Self; 3] = [Self::Aes256Gcm, Self::Aes128Gcm, Self::Fernet];
+    pub const ALL: [Self; 7] = [
+        Self::Aes256Gcm,
+        Self::Aes128Gcm,
+        Self::Fernet,
+        Self::Hs256,
+        Self::Hs384,
+        Self::Hs512,
+        Self::Ed25519,
+    ];
 
-    /// Bytes of a key.
+    /// Bytes of a key. Of an HMAC as many as its hash has, the floor of RFC 7518, section 3.2.
     pub fn key_bytes(self) -> usize {
         match self {
-            Self::Aes256Gcm | Self::Fernet => 32,
+            Self::Aes256Gcm | Self::Fernet | Self::Hs256 | Self::Ed25519 => 32,
             Self::Aes128Gcm => 16,
+            Self::Hs384 => 48,
+            Self::Hs512 => 64,
+        }
+    }
+
+    /// Whether keys of it sign tokens; the others seal values. No key does both.
+    pub fn signs(self) -> bool {
+        match self {
+            Self::Hs256 | Self::Hs384 | Self::Hs512 | Self::Ed25519 => true,
+            Self::Aes256Gcm | Self::Aes128Gcm | Self::Fernet => false,
         }
     }
 
@@ -37,6 +63,10 @@ impl Algorithm {
             Self::Aes256Gcm => "aes256-gcm",
             Self::Aes128Gcm => "aes128-gcm",
             Self::Fernet => "fernet",
+            Self::Hs256 => "hs256",
+            Self::Hs384 => "hs384",
+            Self::Hs512 => "hs512",
+            Self::Ed25519 => "ed25519",
         }
     }
 }

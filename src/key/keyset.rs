@@ -267,17 +267,15 @@ impl Keyset {
 }
 
 pub(super) fn generate_for(algorithm: Algorithm) -> Result<KeyMaterial, KeysetError> {
-    let material = KeyMaterial::generate()?;
-    let (wanted, found) = (algorithm.key_bytes(), material.expose().len());
-    if wanted == found {
-        Ok(material)
-    } else {
-        Err(KeysetError::Size {
+    if algorithm == Algorithm::Aes128Gcm {
+        // New keys of a cipher have 256 bits.
+        return Err(KeysetError::Size {
             algorithm,
-            wanted,
-            found,
-        })
+            wanted: algorithm.key_bytes(),
+            found: Algorithm::Aes256Gcm.key_bytes(),
+        });
     }
+    Ok(KeyMaterial::generate_bytes(algorithm.key_bytes())?)
 }
 
 pub(super) fn fresh(algorithm: Algorithm, material: KeyMaterial, state: KeyState) -> ImportedKey {

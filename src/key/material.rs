@@ -3,7 +3,7 @@
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-/// The secret bytes of a symmetric key: 16, 24 or 32 of them.
+/// The secret bytes of a key: 16, 24 or 32 of a cipher, 32, 48 or 64 of a signature.
 ///
 /// No `Debug`, no `Clone`, no `Serialize`; [`expose`](Self::expose) is the one way to the bytes.
 pub struct KeyMaterial {
@@ -13,8 +13,8 @@ pub struct KeyMaterial {
 /// Why bytes are not usable as a key.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MaterialError {
-    /// Not 16, 24 or 32 bytes.
-    #[error("a key has 16, 24 or 32 bytes, this one has {0}")]
+    /// Not 16, 24, 32, 48 or 64 bytes.
+    #[error("a key has 16, 24, 32, 48 or 64 bytes, this one has {0}")]
     Length(usize),
     /// Few distinct bytes or a counting pattern: a placeholder, not a key (B55).
     #[error("these bytes are not random enough to be a key ({0}); generate one with `reseal keys generate`")]
@@ -27,14 +27,19 @@ pub enum MaterialError {
 impl KeyMaterial {
     /// 256 fresh bits from the operating system's generator.
     pub fn generate() -> Result<Self, MaterialError> {
-        let mut bytes = Zeroizing::new(vec![0u8; KEY_BYTES].into_boxed_slice());
+        Self::generate_bytes(KEY_BYTES)
+    }
+
+    /// So many fresh bytes. The caller has the number from an algorithm.
+    pub(super) fn generate_bytes(count: usize) -> Result<Self, MaterialError> {
+        let mut bytes = Zeroizing::new(vec![0u8; count].into_boxed_slice());
         SystemRandom::new().fill(&mut bytes).map_err(|_| MaterialError::Random)?;
         Ok(Self { bytes })
     }
 
     /// Takes bytes that came from outside, after checking that they can be a key. The caller's buffer is its own to wipe.
     pub fn import(bytes: &[u8]) -> Result<Self, MaterialError> {
-        if !matches!(bytes.len(), 16 | 24 | 32) {
+        if !matches!(bytes.len(), 16 | 24 | 32 | 48 | 64) {
             return Err(MaterialError::Length(bytes.len()));
         }
         reject_placeholder(bytes)?;

@@ -201,7 +201,7 @@ fn read_value(id: KeyId, text: &str) -> Result<(Algorithm, KeyMaterial), TinkJso
 fn is_aes_gcm(algorithm: Algorithm) -> bool {
     match algorithm {
         Algorithm::Aes256Gcm | Algorithm::Aes128Gcm => true,
-        Algorithm::Fernet => false,
+        Algorithm::Fernet | Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 | Algorithm::Ed25519 => false,
     }
 }
 

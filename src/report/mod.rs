@@ -3,12 +3,24 @@
 //!
 //! [`Rehearsal`] is the data. Whoever rehearses fills it; every form is made from it alone, so that they cannot disagree.
 
+mod html;
+mod json;
+mod junit;
+mod markdown;
 mod plain;
+mod plot;
 mod rehearsal;
 pub mod sentence;
+mod table;
+mod terminal;
 
+pub use html::html;
+pub use json::json;
+pub use junit::junit;
+pub use markdown::markdown;
 pub use plain::{compact, escaped, is_deceptive, plain, pretty};
 pub use rehearsal::{
     Activity, Fault, Finding, KeyCount, Limit, Percentiles, Phase, Point, Probe, Proof, Rehearsal, Series, Size, Standing,
     Traffic, Unit, Verdict, Version, Windows,
 };
+pub use terminal::terminal;

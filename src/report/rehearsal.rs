@@ -185,9 +185,13 @@ pub struct Fault {
     pub survived: bool,
 }
 
-/// One kind of operation in the three parts of the rehearsal. A part that never came is `None`.
+/// One kind of operation: altogether, and in the three parts of the rehearsal. A part that never came is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Windows {
+    /// Operations from the beginning to the end, failed ones included.
+    pub operations: u64,
+    /// Those that failed, or saw what they must not.
+    pub failed: u64,
     /// Undisturbed.
     pub before: Option<Traffic>,
     /// From the introduction of the new key to the retirement of the old one.
@@ -198,18 +202,16 @@ pub struct Windows {
     pub ratio: Option<Percentiles>,
 }
 
-/// Operations of one kind in one part.
+/// Operations of one kind in one part. What was not measured is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Operations, failed ones included.
-    pub operations: u64,
-    /// Those that failed, or saw what they must not.
-    pub failed: u64,
+    pub operations: Option<u64>,
     /// Operations per second.
-    pub per_second: f64,
+    pub per_second: Option<f64>,
     /// Latencies in milliseconds.
     pub latency_ms: Percentiles,
-    /// The longest time without a single operation that succeeded, in milliseconds; `None` where it was not measured.
+    /// The longest time without a single operation that succeeded, in milliseconds.
     pub longest_pause_ms: Option<f64>,
 }
 
@@ -242,6 +244,8 @@ pub struct Point {
     pub reads: Activity,
     /// Writes that ended in it.
     pub writes: Activity,
+    /// Reads and writes that failed in it.
+    pub failed: u64,
 }
 
 /// Operations of one kind within one stretch of time.
@@ -249,8 +253,6 @@ pub struct Point {
 pub struct Activity {
     /// Operations, failed ones included.
     pub operations: u64,
-    /// Those that failed.
-    pub failed: u64,
     /// Latencies in milliseconds; `None` when there were no operations.
     pub latency_ms: Option<Percentiles>,
 }
@@ -273,6 +275,33 @@ pub struct Probe {
 }
 
 impl Rehearsal {
+    /// One that has not come to its end, of which nothing is known but this.
+    pub fn broken_off(title: &str, why: &str) -> Self {
+        Self {
+            title: title.to_owned(),
+            verdict: Verdict::BrokenOff,
+            findings: vec![Finding::new("broken-off", why)],
+            proofs: Vec::new(),
+            begun: String::new(),
+            elapsed_seconds: 0.0,
+            database: String::new(),
+            versions: Vec::new(),
+            seed: 0,
+            command: String::new(),
+            sizes: Vec::new(),
+            keys: Vec::new(),
+            rows_per_second: None,
+            phases: Vec::new(),
+            faults: Vec::new(),
+            reads: Windows::default(),
+            writes: Windows::default(),
+            series: Series::default(),
+            probes: Vec::new(),
+            incidents: Vec::new(),
+            evidence: None,
+        }
+    }
+
     /// Draws the consequences: a finding for every proof that failed and has none, and the verdict. A rehearsal that broke off stays so.
     pub fn settle(&mut self) {
         for proof in &self.proofs {
@@ -307,36 +336,25 @@ impl Rehearsal {
 }
 
 impl Windows {
-    /// With the ratio that follows from them.
-    pub fn new(before: Option<Traffic>, during: Option<Traffic>, after: Option<Traffic>) -> Self {
+    /// With the ratio that follows from the parts.
+    pub fn new(operations: u64, failed: u64, before: Option<Traffic>, during: Option<Traffic>, after: Option<Traffic>) -> Self {
         let ratio = before.zip(during).and_then(|(before, during)| {
             let (base, load) = (before.latency_ms, during.latency_ms);
+            let ratio = |during: f64, before: f64| (during / before * RATIO_STEPS).round() / RATIO_STEPS;
             (base.p50 > 0.0).then(|| Percentiles {
-                p50: load.p50 / base.p50,
-                p99: load.p99 / base.p99,
-                max: load.max / base.max,
+                p50: ratio(load.p50, base.p50),
+                p99: ratio(load.p99, base.p99),
+                max: ratio(load.max, base.max),
             })
         });
         Self {
+            operations,
+            failed,
             before,
             during,
             after,
             ratio,
         }
-    }
-
-    /// Operations in all parts together.
-    pub fn operations(&self) -> u64 {
-        self.parts().map(|traffic| traffic.operations).sum()
-    }
-
-    /// Failed operations in all parts together.
-    pub fn failed(&self) -> u64 {
-        self.parts().map(|traffic| traffic.failed).sum()
-    }
-
-    fn parts(&self) -> impl Iterator<Item = Traffic> {
-        [self.before, self.during, self.after].into_iter().flatten()
     }
 }
 
@@ -393,3 +411,6 @@ impl Finding {
         }
     }
 }
+
+/// Finer ratios than a thousandth are noise.
+const RATIO_STEPS: f64 = 1e3;

@@ -13,7 +13,7 @@ pub fn word(verdict: Verdict) -> &'static str {
 
 /// The verdict in a sentence.
 pub fn verdict(rehearsal: &Rehearsal) -> String {
-    let (reads, writes) = (rehearsal.reads.operations(), rehearsal.writes.operations());
+    let (reads, writes) = (rehearsal.reads.operations, rehearsal.writes.operations);
     match rehearsal.verdict {
         Verdict::Good => {
             let untested = match rehearsal.count(Standing::NotTested) {
@@ -95,9 +95,9 @@ pub fn shortfall(proof: &Proof) -> String {
 pub fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Count if value.fract() == 0.0 && (0.0..EXACT_MAX).contains(&value) => count(value as u64),
-        Unit::Count => decimal(value),
+        Unit::Count => measure(value),
         Unit::Seconds => duration(value),
-        Unit::Milliseconds => with_unit(milliseconds(value), unit),
+        Unit::Milliseconds => with_unit(measure(value), unit),
         Unit::Times => with_unit(format!("{value:.2}"), unit),
     }
 }
@@ -118,24 +118,25 @@ pub fn count(value: u64) -> String {
 /// A time as people say it: "0.42 s", "7.5 s", "12 min 5 s", "3 h 20 min".
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
-    if seconds < 1.0 {
+    let two = |large: u64, unit: &str, small: u64, rest: &str| match small {
+        0 => format!("{large} {unit}"),
+        small => format!("{large} {unit} {small} {rest}"),
+    };
+    if seconds == 0.0 {
+        "0 s".to_owned()
+    } else if seconds < 1.0 {
         format!("{seconds:.2} s")
     } else if seconds < 100.0 {
         format!("{seconds:.1} s")
     } else if whole < 3600 {
-        format!("{} min {} s", whole / 60, whole % 60)
+        two(whole / 60, "min", whole % 60, "s")
     } else {
-        format!("{} h {} min", whole / 3600, whole % 3600 / 60)
+        two(whole / 3600, "h", whole % 3600 / 60, "min")
     }
 }
 
-/// Milliseconds with as many digits as mean something.
-pub fn milliseconds(value: f64) -> String {
-    decimal(value)
-}
-
-/// Three digits, more only before the point.
-fn decimal(value: f64) -> String {
+/// A measure (milliseconds, a rate) with as many digits as mean something: three, more only before the point.
+pub fn measure(value: f64) -> String {
     if value.abs() < 10.0 {
         format!("{value:.2}")
     } else if value.abs() < 100.0 {

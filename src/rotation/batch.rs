@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::census::Counter;
 use super::error::RotationError;
 use super::isolate::Withheld;
+use super::judge::Depth;
+use super::late::{LateLog, LeftBehind};
 use super::pace::{BatchController, Sample};
 use super::progress::{Progress, Stop};
 use super::rewriter::{RefusalSlot, Rewriters};
@@ -33,6 +36,10 @@ pub struct Shared {
     pub columns: Arc<Vec<String>>,
     /// Values that the database refuses to take.
     pub withheld: Arc<Withheld>,
+    /// Values that this run left under the old key.
+    pub left_behind: Arc<LeftBehind>,
+    /// Late values that were met.
+    pub late: Arc<LateLog>,
 }
 
 impl Shared {
@@ -91,6 +98,11 @@ impl Buffers {
             rewriters,
             resting: None,
         })
+    }
+
+    /// Looks at values of the same recipe, believing key ids.
+    pub fn counter(&self) -> Counter {
+        Counter::new(Arc::clone(&self.rewriters.recipe), Depth::Hint)
     }
 
     /// The next batch writes no value: what is due in it is quarantined for `reason`.
@@ -175,6 +187,9 @@ pub async fn run(
     if withheld {
         shared.withheld.add(&place.interval.relation, &buffers.swaps.quarantined);
     }
+    shared
+        .late
+        .add(&place.interval.relation, &buffers.swaps.late, &buffers.swaps.quarantined);
     let progress = &shared.progress;
     if place.advance {
         Progress::add(&progress.rows_scanned, done.tally.rows);
@@ -205,7 +220,7 @@ async fn run_set(
     };
     let writing = Instant::now();
     // A sweep that found nothing writes nothing; a range still moves its cursor.
-    let nothing_to_record = !place.advance && swaps.quarantined.is_empty();
+    let nothing_to_record = !place.advance && swaps.quarantined.is_empty() && swaps.late.is_empty();
     let written = if swaps.is_empty() && (place.fence.is_none() || nothing_to_record) {
         Written::default()
     } else {

@@ -4,6 +4,7 @@ use super::preflight::Finding;
 use super::recipe::RecipeError;
 use super::rewriter::Refusal;
 use crate::format::RandomFailed;
+use crate::key::Exhausted;
 use crate::store::StoreError;
 
 /// The end of a rotation, a plan or a verification that did not run through. Everything committed before it stays committed: every
@@ -48,6 +49,9 @@ pub enum RotationError {
         /// Why.
         reason: String,
     },
+    /// The target key has sealed as many values as it may; the batch at hand was not written.
+    #[error("{0}; the batch at hand was not written")]
+    Exhausted(Exhausted),
     /// The operating system's random generator failed.
     #[error(transparent)]
     Random(#[from] RandomFailed),
@@ -71,6 +75,7 @@ impl RotationError {
                 key: entry.key.cells().map(|cell| cell.to_text()).collect::<Vec<_>>().join(", "),
                 reason: entry.reason,
             },
+            Some(Refusal::Exhausted(exhausted)) => Self::Exhausted(exhausted),
             None => Self::WorkerDied,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::store::StoreError;
 use crate::store::page::Quarantined;
+use crate::store::value::Key;
 
 /// How the next batch of a range is to be cut. The default is: not at all.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -87,6 +88,12 @@ impl Withheld {
                 list.push((relation.to_owned(), value.clone()));
             }
         }
+    }
+
+    /// Whether this value is one of them.
+    pub fn holds(&self, key: &Key, column: usize) -> bool {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.iter().any(|(_, entry)| entry.key == *key && entry.column == column)
     }
 
     /// Whether there are so many that the database refuses the rotation and not single rows.

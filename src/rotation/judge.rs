@@ -9,6 +9,7 @@ use crate::format::{
     Carried, Format, KeyHint, OpenError, TrialError, WORKING_ROOM, looks_sealed, make_room, open_exclusively, open_first,
 };
 use crate::key::KeyId;
+use crate::store::page::Quarantined;
 use crate::store::value::{Cell, Kind};
 
 use super::recipe::{ColumnRecipe, KeyedCipher, PlaintextPolicy};
@@ -49,6 +50,8 @@ pub enum Reason {
     NotSealed,
     /// Two keys accept it.
     Ambiguous,
+    /// It appeared under a compromised key after every writer was to have switched.
+    MayBeForged,
     /// A column that its associated data refers to is NULL.
     NullContext,
     /// Neither text nor bytes.
@@ -74,12 +77,22 @@ impl fmt::Display for Reason {
             Self::Opens(error) => write!(f, "{error}"),
             Self::NotSealed => f.write_str("not a sealed value: plaintext, or another format"),
             Self::Ambiguous => f.write_str("opens under two different keys: forged, or a key is listed twice"),
+            Self::MayBeForged => {
+                f.write_str("appeared under the compromised key after the ranges were worked through: it may be forged")
+            }
             Self::NullContext => f.write_str("a column that its associated data refers to is NULL"),
             Self::WrongType => f.write_str("neither text nor bytes"),
             Self::NotText => f.write_str("stored as text, and its new form is bytes"),
             Self::TooLarge(bytes) => write!(f, "{bytes} bytes: larger than the limit for one value"),
             Self::DoesNotFit { needs, holds } => write!(f, "its new form takes {needs} bytes, the column holds {holds}"),
         }
+    }
+}
+
+impl Reason {
+    /// Whether an entry of the quarantine was made for this reason.
+    pub fn is(self, entry: &Quarantined) -> bool {
+        entry.reason == self.to_string()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod detect;
 pub mod error;
 mod isolate;
 mod judge;
+mod late;
 mod outcome;
 pub mod pace;
 mod passes;
@@ -71,6 +72,8 @@ pub struct Options {
     pub take_over: bool,
     /// How this run names itself to others.
     pub owner: String,
+    /// Whether the old key is in other hands: what appears under it late is quarantined instead of re-encrypted.
+    pub compromised: bool,
     /// Findings that the operator has accepted by name.
     pub accepted: Vec<String>,
     /// Larger values are quarantined unread, bytes.
@@ -89,6 +92,7 @@ impl Default for Options {
             state: true,
             take_over: false,
             owner: "reseal".to_owned(),
+            compromised: false,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,

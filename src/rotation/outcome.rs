@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::census::Census;
 use super::preflight::Finding;
-use crate::store::control::Counters;
+use crate::store::control::{Counters, LateValues};
 
 /// What a rotation did, and what the verification found.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct RotationReport {
     pub sweeps: u32,
     /// What preflight had to say.
     pub findings: Vec<Finding>,
+    /// Values that appeared under an old key after the ranges were worked through, over all runs of this rotation.
+    pub late: LateValues,
     /// Whether every non-null value opened under the target key.
     pub verified: bool,
 }

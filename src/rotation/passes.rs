@@ -98,7 +98,7 @@ impl Sweep {
                     after: cursor.clone().or_else(|| piece.interval.after.clone()),
                     upto: last.clone(),
                 };
-                let written = self
+                let (written, _) = self
                     .work
                     .retry_lost(session, &mut self.buffers, &part, piece.fence.as_ref())
                     .await?;

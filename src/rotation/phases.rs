@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::Shared;
-use super::census::Census;
+use super::census::{Census, LISTED_MAX};
 use super::crew::{self, Labour};
 use super::error::RotationError;
 use super::judge::Depth;
+use super::late::{LatePolicy, LateWatch};
 use super::outcome::RotationReport;
 use super::pace::BatchController;
 use super::passes::{ReEncrypt, Sweep, SweepPiece, Verify, Workshop};
@@ -17,7 +18,7 @@ use super::preflight::Finding;
 use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
 use super::rewriter::Rewriters;
-use crate::store::control::{Counters, Fence, Interval, Plan, PlanStatus, Range};
+use crate::store::control::{Counters, Fence, Interval, LateValues, Plan, PlanStatus, Range, StoredQuarantine};
 use crate::store::page::Page;
 use crate::store::{Session, Store, StoreError};
 
@@ -58,6 +59,8 @@ impl<'a> Run<'a> {
                 value_bytes_max: options.value_bytes_max,
                 columns: Arc::new(columns),
                 withheld: Arc::default(),
+                left_behind: Arc::default(),
+                late: Arc::default(),
             },
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,
@@ -72,6 +75,7 @@ impl<'a> Run<'a> {
                     recipe: Arc::clone(&prepared.recipe),
                     on_unreadable: options.on_unreadable,
                     refusal: Arc::clone(&work.shared.refusal),
+                    late: None,
                 },
                 work,
             },
@@ -91,6 +95,7 @@ impl<'a> Run<'a> {
         }
         let this_run = (counters.rows_reencrypted, begun.elapsed());
         self.set_status(PlanStatus::Swept).await?;
+        self.remember_quarantine().await?;
 
         let mut sweeps = 0;
         let census = loop {
@@ -111,7 +116,44 @@ impl<'a> Run<'a> {
             let opens = census.quarantined() == 0;
             counters = self.patiently("verify", || self.settle(plan, opens)).await?;
         }
-        Ok(self.report(plan_id, counters, this_run, census, sweeps, findings))
+        let mut report = self.report(plan_id, counters, this_run, census, sweeps, findings);
+        report.late = self.late().await?;
+        Ok(report)
+    }
+
+    /// Values that were quarantined and have been mended since are not late, unless the old key is in other hands.
+    async fn remember_quarantine(&self) -> Result<(), RotationError> {
+        if let Some(plan) = &self.plan
+            && self.late_policy() == LatePolicy::Report
+        {
+            let quarantined = self.patiently("sweep", || self.stored_quarantine(plan)).await?;
+            self.workshop.shared().left_behind.add_quarantined(&quarantined);
+        }
+        Ok(())
+    }
+
+    async fn stored_quarantine(&self, plan: &Plan) -> Result<Vec<StoredQuarantine>, StoreError> {
+        self.store.control().await?.quarantine(&plan.identity.id).await
+    }
+
+    /// Late values of this rotation, those of earlier runs included; without control tables those of this run.
+    async fn late(&self) -> Result<LateValues, RotationError> {
+        match &self.plan {
+            Some(plan) => self.patiently("sweep", || self.stored_late(plan)).await,
+            None => Ok(self.workshop.shared().late.values()),
+        }
+    }
+
+    async fn stored_late(&self, plan: &Plan) -> Result<LateValues, StoreError> {
+        self.store.control().await?.late(&plan.identity.id, LISTED_MAX).await
+    }
+
+    fn late_policy(&self) -> LatePolicy {
+        if self.prepared.options.compromised {
+            LatePolicy::Quarantine
+        } else {
+            LatePolicy::Report
+        }
     }
 
     /// Makes an attempt until it succeeds or patience ends. What is attempted may have succeeded before, with its reply lost.
@@ -150,6 +192,7 @@ impl<'a> Run<'a> {
             columns: self.columns(),
             sweeps,
             findings,
+            late: LateValues::default(),
         }
     }
 
@@ -276,6 +319,12 @@ impl<'a> Run<'a> {
         self.begin(Step::Sweep, pieces.len());
         let mut workshop = self.workshop.clone();
         workshop.work.step = "sweep";
+        let shared = self.workshop.shared();
+        workshop.rewriters.late = Some(LateWatch::new(
+            self.late_policy(),
+            Arc::clone(&shared.left_behind),
+            Arc::clone(&shared.withheld),
+        ));
         let yields = self
             .crew("sweep", self.readers, pieces, move |session| {
                 let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
@@ -294,8 +343,11 @@ impl<'a> Run<'a> {
             census.merge(part);
             counters += written;
         }
-        // What the database refuses stays due however often it is swept.
-        census.withhold(&self.workshop.shared().withheld.list());
+        shared.left_behind.keep_what_is_still_due(self.late_policy(), &census);
+        if self.plan.is_none() && shared.late.wants_time() {
+            shared.late.seen_by(&self.patiently("sweep", || self.database_time()).await?);
+        }
+        self.withhold(&mut census);
         Ok((census, counters))
     }
 
@@ -319,8 +371,19 @@ impl<'a> Run<'a> {
         for part in yields {
             census.merge(part);
         }
-        census.withhold(&self.workshop.shared().withheld.list());
+        self.withhold(&mut census);
         Ok(census)
+    }
+
+    /// What the database refuses, and what may be forged, stays due however often it is swept.
+    fn withhold(&self, census: &mut Census) {
+        let shared = self.workshop.shared();
+        census.withhold(&shared.withheld.list());
+        census.withhold(&shared.late.forged());
+    }
+
+    async fn database_time(&self) -> Result<String, StoreError> {
+        self.store.control().await?.now().await
     }
 
     fn begin(&self, step: Step, pieces: usize) {

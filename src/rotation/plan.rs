@@ -7,10 +7,11 @@ use super::error::RotationError;
 use super::judge::Depth;
 use super::preflight::{self, Finding, Purpose};
 use super::recipe::Recipe;
+use super::retry::{Before, before_the_first_write};
 use super::{Job, Options};
 use crate::store::page::Page;
 use crate::store::survey::{Survey, Target};
-use crate::store::{PageEnd, PageLimits, Store};
+use crate::store::{PageEnd, PageLimits, Store, StoreError};
 
 /// What `reseal plan` reports.
 #[derive(Debug)]
@@ -46,7 +47,6 @@ pub struct Prepared {
 
 /// Reads the catalogue and tells the recipe where its columns stand. Writes nothing.
 pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationError> {
-    let failed = RotationError::store("preflight");
     let mut recipe = job.recipe;
     let mut target = Target {
         table: job.table,
@@ -54,10 +54,10 @@ pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationEr
         context_columns: Vec::new(),
         filter: job.filter,
     };
-    let mut survey = store.survey(&target).await.map_err(&failed)?;
+    let mut survey = before_the_first_write(store, Before::Unheard, || store.survey(&target)).await?;
     target.context_columns = recipe.context_columns(&survey)?;
     if !target.context_columns.is_empty() {
-        survey = store.survey(&target).await.map_err(&failed)?;
+        survey = before_the_first_write(store, Before::Answered, || store.survey(&target)).await?;
     }
     recipe.bind(&survey)?;
     Ok(Prepared {
@@ -75,7 +75,8 @@ pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose)
     let (sample, mean_value_bytes) = if findings.iter().any(blocks_reading) {
         (Census::default(), 0.0)
     } else {
-        sample(&**store, survey, recipe, prepared.options.value_bytes_max).await?
+        let limit = prepared.options.value_bytes_max;
+        before_the_first_write(&**store, Before::Answered, || sample(&**store, survey, recipe, limit)).await?
     };
     let values = sample.current + sample.due + sample.unreadable;
     if purpose == Purpose::Write && values >= SAMPLE_JUDGED_MIN && sample.unreadable == values {
@@ -125,10 +126,9 @@ async fn sample(
     survey: &Survey,
     recipe: &Arc<Recipe>,
     value_bytes_max: u64,
-) -> Result<(Census, f64), RotationError> {
-    let failed = RotationError::store("preflight");
-    let intervals = store.intervals(survey, SAMPLE_PLACES, false).await.map_err(&failed)?;
-    let mut session = store.session(survey).await.map_err(&failed)?;
+) -> Result<(Census, f64), StoreError> {
+    let intervals = store.intervals(survey, SAMPLE_PLACES, false).await?;
+    let mut session = store.session(survey).await?;
     let mut page = Page::new(session.shape());
     let mut counter = Counter::new(Arc::clone(recipe), Depth::Open);
     let rows = (SAMPLE_ROWS / intervals.len().max(1)).max(1);
@@ -139,7 +139,7 @@ async fn sample(
             bytes: SAMPLE_BYTES / SAMPLE_PLACES,
             value_bytes_max,
         };
-        let _: PageEnd = session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
+        let _: PageEnd = session.page(interval, None, limits, &mut page).await?;
         for row in 0..page.len() {
             bytes += (0..page.shape().values)
                 .map(|at| page.value(row, at).bytes.len())

@@ -40,6 +40,10 @@ pub enum Purpose {
 pub fn findings(survey: &Survey, recipe: &Recipe, purpose: Purpose, accepted: &[String]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = survey.observations.iter().map(|fact| judge(fact, purpose)).collect();
     findings.extend(key_findings(&survey.key));
+    if let (Some(seals), Purpose::Write) = (&recipe.seals, purpose) {
+        let estimate = survey.rows_estimate.saturating_mul(recipe.columns.len() as u64);
+        findings.extend(seal_finding(seals.recorded(), estimate, seals.refused_at()));
+    }
     for (column, value) in recipe.columns.iter().zip(&survey.values) {
         findings.extend(value_findings(value, column.to.name(), column.to.is_text()));
     }
@@ -160,6 +164,34 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             format!("{what} carries every rewritten row to its consumers"),
             "make sure that they keep up",
         ),
+        Observation::Slot {
+            name,
+            logical,
+            active,
+            behind_bytes,
+            kept_bytes,
+        } => {
+            let kind = if *logical { "logical" } else { "physical" };
+            let (behind, kept) = (mebibytes(*behind_bytes), mebibytes(*kept_bytes));
+            if *active {
+                finding(
+                    Severity::Note,
+                    &format!("slot:{name}"),
+                    format!("{kind} replication slot {name} is {behind} behind; it carries every rewritten row"),
+                    "make sure that its reader keeps up",
+                )
+            } else {
+                // Until somebody reads, the whole log of the rotation stays on the server's disk.
+                finding(
+                    ask_writing,
+                    &format!("slot:{name}"),
+                    format!(
+                        "nobody reads from the {kind} replication slot {name}: the server keeps {kept} of its log for it, and will keep what this rotation writes"
+                    ),
+                    &format!("start its reader or drop the slot; if the disk has room, accept it with --accept slot:{name}"),
+                )
+            }
+        }
         Observation::Replicas(count) => finding(
             Severity::Note,
             "replicas",
@@ -189,6 +221,43 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             },
         ),
         Observation::Note(text) => finding(Severity::Note, "note", text.clone(), ""),
+    }
+}
+
+/// An earlier run of this rotation quarantined values as perhaps forged, and this one would re-encrypt them.
+pub fn may_be_forged(count: usize) -> Finding {
+    finding(
+        Severity::Ask,
+        FORGED,
+        format!(
+            "{count} values of this table are in quarantine because they may be forged: a run without --compromised would re-encrypt them"
+        ),
+        "run again with --compromised; or, when each of them has been looked at and found genuine, with --accept may-be-forged",
+    )
+}
+
+/// Whether the target key can seal so many more values.
+fn seal_finding(sealed: u64, estimate: u64, refused_at: u64) -> Option<Finding> {
+    let after = sealed.saturating_add(estimate);
+    let advice = "reseal keys generate KEYSET, promote the new key, and rotate to it";
+    if sealed >= refused_at {
+        let what = format!("the new key has sealed {sealed} values, and may seal no more ({refused_at} at most)");
+        Some(finding(Severity::Refuse, "seals", what, advice))
+    } else if after >= refused_at {
+        let what = format!(
+            "the new key has sealed {sealed} values; with about {estimate} more it would pass the {refused_at} that it may seal"
+        );
+        Some(finding(Severity::Refuse, "seals", what, advice))
+    } else if after >= refused_at / 2 {
+        let what = format!("afterwards the new key will have sealed about {after} of the {refused_at} values that it may");
+        Some(finding(
+            Severity::Note,
+            "seals",
+            what,
+            "have a successor ready: reseal keys generate KEYSET",
+        ))
+    } else {
+        None
     }
 }
 
@@ -236,6 +305,10 @@ fn value_findings(value: &Column, format: &str, format_is_text: bool) -> Option<
     ))
 }
 
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
 fn finding(severity: Severity, name: &str, what: String, advice: &str) -> Finding {
     Finding {
         severity,
@@ -245,5 +318,7 @@ fn finding(severity: Severity, name: &str, what: String, advice: &str) -> Findin
     }
 }
 
+/// The finding of [`may_be_forged`].
+pub const FORGED: &str = "may-be-forged";
 /// What cursors and statements are built and tested for.
 const KEY_COLUMNS_MAX: usize = 4;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::{self, BatchError, Buffers, Place, Shared};
+use super::census::Counter;
 use super::error::RotationError;
 use super::isolate::Isolation;
 use super::progress::Progress;
-use super::retry::{Patience, Remedy};
+use super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use crate::store::control::{Counters, Fence, Interval, Range};
-use crate::store::page::Tally;
+use crate::store::page::{Page, Tally};
 use crate::store::survey::Survey;
 use crate::store::value::Key;
 use crate::store::{PageEnd, Session, Store, StoreError, Witness, Written};
@@ -78,8 +79,11 @@ impl RangeWork {
                             after: cursor.clone().or_else(|| range.interval.after.clone()),
                             upto: Some(upto.clone()),
                         };
-                        let rewritten = self.retry_lost(session, buffers, &again, fence.as_ref()).await?;
+                        let (rewritten, settled) = self.retry_lost(session, buffers, &again, fence.as_ref()).await?;
                         count(&mut counters, Tally::default(), rewritten);
+                        if !settled {
+                            self.note_left_behind(session, buffers.counter(), &again).await;
+                        }
                     }
                     if done.cursor.is_some() {
                         cursor = done.cursor;
@@ -126,17 +130,18 @@ impl RangeWork {
     }
 
     /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column
-    /// does not lose the race again. What is still lost after that is the sweep's.
+    /// does not lose the race again. Says whether all of them were made good; what is still lost after that is the sweep's.
     pub async fn retry_lost(
         &self,
         session: &mut dyn Session,
         buffers: &mut Buffers,
         interval: &Interval,
         fence: Option<&Fence>,
-    ) -> Result<Written, RotationError> {
+    ) -> Result<(Written, bool), RotationError> {
         let mut rewritten = Written::default();
+        let mut settled = false;
         let mut cursor: Option<Key> = None;
-        let mut rounds = 0;
+        let (mut rounds, mut lost) = (0, false);
         let mut isolation = Isolation::default();
         while rounds < LOST_ROUNDS_MAX {
             if let Some(reason) = isolation.withhold() {
@@ -155,11 +160,16 @@ impl RangeWork {
                     isolation.widen();
                     rewritten.rows += done.written.rows;
                     rewritten.values += done.written.values;
-                    match (done.end, done.written.lost_races) {
+                    lost |= done.written.lost_races > 0;
+                    match (done.end, lost) {
                         (PageEnd::More, _) => cursor = done.cursor,
-                        (PageEnd::End, 0) => break,
-                        (PageEnd::End, _) => {
+                        (PageEnd::End, false) => {
+                            settled = true;
+                            break;
+                        }
+                        (PageEnd::End, true) => {
                             cursor = None;
+                            lost = false;
                             rounds += 1;
                         }
                     }
@@ -177,7 +187,30 @@ impl RangeWork {
                 Err(BatchError::Store(error)) => return Err(RotationError::store(self.step)(error)),
             }
         }
-        Ok(rewritten)
+        Ok((rewritten, settled))
+    }
+
+    /// Remembers what is under the old key in an interval whose lost races were not made good, so that the sweep that finds it accuses
+    /// no writer. A failure to look only means that it may.
+    async fn note_left_behind(&self, session: &mut dyn Session, mut counter: Counter, interval: &Interval) {
+        let mut page = Page::new(session.shape());
+        let mut cursor: Option<Key> = None;
+        loop {
+            match session.page(interval, cursor.as_ref(), self.shared.limits(), &mut page).await {
+                Ok(end) => {
+                    counter.count(&interval.relation, &page);
+                    cursor = page.len().checked_sub(1).map(|last| page.owned_key(last));
+                    if end == PageEnd::End {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "rows of lost races were not looked at");
+                    break;
+                }
+            }
+        }
+        self.shared.left_behind.add(&counter.census);
     }
 
     /// The database refused some row of a batch: the next one is smaller, or leaves that row as it is.
@@ -194,7 +227,8 @@ impl RangeWork {
         if !matches!(error, StoreError::Vanished(_)) {
             return false;
         }
-        let now = self.store.relations(&self.survey).await.unwrap_or_default();
+        let ask = self.store.relations(&self.survey);
+        let now = answered(&*self.store, ANSWERS_AN_ATTEMPT, ask).await.unwrap_or_default();
         !now.is_empty() && now.iter().all(|other| other.sql_name != relation)
     }
 
@@ -239,7 +273,7 @@ impl RangeWork {
     {
         let mut patience = Patience::new(self.away_max);
         loop {
-            let error = match attempt().await {
+            let error = match answered(&*self.store, ANSWERS_AN_ATTEMPT, attempt()).await {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
@@ -270,10 +304,8 @@ impl RangeWork {
     async fn durable_cursor(&self, fence: Option<&Fence>, patience: &mut Patience) -> Result<Option<Range>, RotationError> {
         let Some(fence) = fence else { return Ok(None) };
         loop {
-            let found = match self.store.control().await {
-                Ok(mut control) => control.range(&fence.plan, fence.range).await,
-                Err(error) => Err(error),
-            };
+            let ask = async { self.store.control().await?.range(&fence.plan, fence.range).await };
+            let found = answered(&*self.store, ANSWERS_AN_ATTEMPT, ask).await;
             let error = match found {
                 Ok(Some(range)) if range.epoch == fence.epoch => return Ok(Some(range)),
                 Ok(_) => StoreError::Superseded,

@@ -1,10 +1,12 @@
 //! What to do with each column: formats joined with keys, associated data, and what counts as plaintext.
 
+use std::path::PathBuf;
+
 use ring::digest;
 
 use super::judge::Reason;
 use crate::format::{AssociatedData, Cipher, Format, TemplateError, UnfitKey};
-use crate::key::{Fingerprint, KeyId, KeyMaterial};
+use crate::key::{Fingerprint, KeyId, KeyMaterial, SealMeter};
 use crate::store::control::PlanIdentity;
 use crate::store::survey::{Column, Survey, Target};
 
@@ -103,6 +105,8 @@ pub struct Recipe {
     pub source_labels: Vec<String>,
     /// Whether a value without a time of its own (`--to-format fernet`) gets this one: seconds since 1970.
     pub now_seconds: u64,
+    /// Counts what the target key seals, where that is kept.
+    pub seals: Option<SealMeter>,
     fingerprints: (Vec<Fingerprint>, Fingerprint),
     texts: Vec<String>,
 }
@@ -218,9 +222,20 @@ impl Recipe {
             target_label: to.label.clone(),
             source_labels: from.iter().map(|key| key.label.clone()).collect(),
             now_seconds,
+            seals: None,
             fingerprints: (from_prints, to_print),
             texts,
         })
+    }
+
+    /// Counts what the target key seals in the file at `path`, where one of the formats limits it.
+    #[must_use]
+    pub fn with_seals_counted(mut self, path: PathBuf) -> Self {
+        let max = self.columns.iter().map(|column| column.to.values_per_key_max()).min();
+        self.seals = max
+            .filter(|max| *max < u64::MAX)
+            .map(|max| SealMeter::new(path, self.fingerprints.1, max));
+        self
     }
 
     /// Names the keys that were destroyed.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use crate::store::{RetryClass, StoreError};
+use super::error::RotationError;
+use crate::store::{RetryClass, Store, StoreError};
 
 /// What to do after an error of the store.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,6 +72,63 @@ impl Patience {
     }
 }
 
+/// Whether a server has answered yet, before the first write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nobody has heard of it: a wrong name is told at once.
+    Unheard,
+    /// It answered a moment ago: if it is away now, it comes back.
+    Answered,
+}
+
+/// Makes an attempt that writes no value again while the connection is lost in passing, or somebody holds what it needs.
+pub async fn before_the_first_write<T, F>(
+    store: &dyn Store,
+    before: Before,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, RotationError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut patience = Patience::new(PREFLIGHT_AWAY_MAX);
+    let mut has_answered = before == Before::Answered;
+    loop {
+        let error = match answered(store, ANSWERS_AN_ATTEMPT, attempt()).await {
+            Ok(result) => return Ok(result),
+            Err(error) => error,
+        };
+        has_answered |= matches!(error, StoreError::Disconnected(_));
+        let passes = match error {
+            StoreError::Disconnected(_) | StoreError::Retry { .. } => true,
+            StoreError::Unreachable { .. } => has_answered,
+            // A server that takes no writes is a finding, and everything else does not mend by itself.
+            _ => false,
+        };
+        match patience.after(&error) {
+            Remedy::Again { wait, .. } | Remedy::Reconnect { wait } if passes => {
+                tracing::debug!(%error, "trying again");
+                tokio::time::sleep(wait).await;
+            }
+            _ => return Err(RotationError::store("preflight")(error)),
+        }
+    }
+}
+
+/// Waits for so many answers of the store as long as they may take. A connection that swallows requests without closing (a firewall
+/// that forgot it, a machine without power) is as lost as one that closed.
+pub async fn answered<T>(
+    store: &dyn Store,
+    answers: u32,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let Some(answer_max) = store.answer_max() else {
+        return work.await;
+    };
+    let wait = answer_max.saturating_mul(answers);
+    let answer = tokio::time::timeout(wait, work).await;
+    answer.unwrap_or_else(|_| Err(StoreError::Disconnected(format!("no answer within {} s", wait.as_secs()))))
+}
+
 /// Doubles with each attempt up to `most`, and then takes a random half of it away, so that workers do not come back in step.
 fn jittered(first: Duration, most: Duration, attempt: u32) -> Duration {
     let full = first.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(most);
@@ -81,6 +139,10 @@ fn jittered(first: Duration, most: Duration, attempt: u32) -> Duration {
 const TRANSIENT_ATTEMPTS_MAX: u32 = 10;
 const TRANSIENT_WAIT: Duration = Duration::from_millis(50);
 const TRANSIENT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What is attempted as a whole is a handful of statements; thousands of ranges are written one by one.
+pub const ANSWERS_AN_ATTEMPT: u32 = 5;
+/// A restart or a failover takes seconds; somebody waits at the terminal.
+const PREFLIGHT_AWAY_MAX: Duration = Duration::from_secs(30);
 const RECONNECT_WAIT: Duration = Duration::from_millis(200);
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(20);
 

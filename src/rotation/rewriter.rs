@@ -6,8 +6,10 @@ use zeroize::Zeroize as _;
 
 use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge};
+use super::late::{LatePolicy, LateWatch};
 use super::recipe::{ColumnRecipe, Recipe};
 use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
+use crate::key::Exhausted;
 use crate::store::page::{Page, Quarantined, Swaps};
 use crate::store::value::Kind;
 use crate::store::{RewriteStopped, Rewriter};
@@ -34,6 +36,8 @@ pub enum Refusal {
     },
     /// An unreadable value under [`OnUnreadable::Stop`].
     Unreadable(Box<Quarantined>),
+    /// The target key has sealed as many values as it may.
+    Exhausted(Exhausted),
 }
 
 /// A value of a page.
@@ -56,6 +60,8 @@ pub struct Rewriters {
     pub on_unreadable: OnUnreadable,
     /// Where they leave a refusal.
     pub refusal: RefusalSlot,
+    /// In sweeps: what tells late values.
+    pub late: Option<LateWatch>,
 }
 
 impl Rewriters {
@@ -73,6 +79,7 @@ impl Rewriters {
         Ok(Box::new(Resealer {
             recipe: Arc::clone(&self.recipe),
             on_unreadable: self.on_unreadable,
+            late: self.late.clone().filter(|_| withhold.is_none()),
             withhold,
             rng: seeded()?,
             plain: Vec::new(),
@@ -87,6 +94,7 @@ struct Resealer {
     recipe: Arc<Recipe>,
     on_unreadable: OnUnreadable,
     withhold: Option<String>,
+    late: Option<LateWatch>,
     rng: NonceRng,
     plain: Vec<u8>,
     binder: Binder,
@@ -111,6 +119,13 @@ impl Resealer {
         swaps.tally.quarantined += 1;
         swaps.quarantined.push(entry);
         Ok(())
+    }
+
+    /// Notes a value that is late, and says what becomes of it.
+    fn meet_late(&self, value: Place<'_>, swaps: &mut Swaps) -> Option<LatePolicy> {
+        let watch = self.late.as_ref()?;
+        swaps.late.push(watch.late(value.page, value.row, value.column)?);
+        Some(watch.policy())
     }
 
     /// Seals the plaintext at `self.plain[start..]`, bound to the place that was judged last, into the arena and reads it back from there.
@@ -167,6 +182,7 @@ impl Resealer {
 impl Rewriter for Resealer {
     fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
         let recipe = Arc::clone(&self.recipe);
+        let due_before = swaps.tally.due;
         for row in 0..page.len() {
             swaps.tally.rows += 1;
             for (at, column) in recipe.columns.iter().enumerate() {
@@ -187,7 +203,10 @@ impl Rewriter for Resealer {
                     Verdict::Null => swaps.tally.nulls += 1,
                     Verdict::Current => swaps.tally.current += 1,
                     Verdict::Plaintext => swaps.tally.plaintext += 1,
-                    Verdict::Due { carried, .. } => self.reseal(column, value, start, carried, swaps)?,
+                    Verdict::Due { carried, .. } => match self.meet_late(value, swaps) {
+                        Some(LatePolicy::Quarantine) => self.quarantine(value, Reason::MayBeForged, swaps)?,
+                        Some(LatePolicy::Report) | None => self.reseal(column, value, start, carried, swaps)?,
+                    },
                     Verdict::DuePlaintext => self.reseal(column, value, start, Carried::default(), swaps)?,
                     Verdict::Unreadable(reason) => self.quarantine(value, reason, swaps)?,
                 }
@@ -197,7 +216,14 @@ impl Rewriter for Resealer {
             }
         }
         wipe(&mut self.plain, page.len());
-        Ok(())
+        // Before they leave: what is counted may be lost with the batch, what is written is always counted.
+        let sealed = swaps.tally.due - due_before;
+        match &recipe.seals {
+            Some(seals) if sealed > 0 => seals
+                .take(sealed)
+                .map_err(|exhausted| self.refuse(Refusal::Exhausted(exhausted))),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::census::Census;
+use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
+use super::judge::Reason;
 use super::outcome::{RotationReport, VerifyReport};
 use super::phases::Run;
 use super::plan::{self, PlanReport, Prepared};
 use super::preflight::{self, Purpose};
 use super::progress::{Progress, Stop};
-use super::retry::{Patience, Remedy};
-use crate::store::control::{Counters, PlanStatus};
+use super::retry::{ANSWERS_AN_ATTEMPT, Before, Patience, Remedy, answered, before_the_first_write};
+use crate::store::control::{Counters, LateValues, Plan, PlanIdentity, PlanStatus};
 use crate::store::{OperatorLock, Store, StoreError};
 
 /// Opens every value. Writes nothing.
@@ -45,44 +46,42 @@ pub async fn rotate(
     if !preflight::allows(&findings) {
         return Err(RotationError::Refused(findings));
     }
-    let failed = RotationError::store("preflight");
-    let lock = store
-        .lock(&prepared.survey, &prepared.options.owner, prepared.options.take_over)
-        .await
-        .map_err(&failed)?;
+    let owner = &prepared.options.owner;
+    let lock = before_the_first_write(&**store, Before::Answered, || {
+        store.lock(&prepared.survey, owner, prepared.options.take_over)
+    })
+    .await?;
     let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
 
-    let mut control = if prepared.options.state {
-        Some(store.control().await.map_err(&failed)?)
-    } else {
-        None
+    let known = match prepared.options.state {
+        true => before_the_first_write(&**store, Before::Answered, || known_plan(store, &identity)).await?,
+        false => None,
     };
     // A rotation that was verified before is verified again, and then there is nothing to write, not even a note of it.
-    if let Some(control) = &mut control
-        && control.exists().await.map_err(&failed)?
-        && let Some(plan) = control.plan(&identity.id).await.map_err(&failed)?
-        && plan.status == PlanStatus::Verified
-    {
+    let mut due_again = false;
+    if known.is_some_and(|plan| plan.status == PlanStatus::Verified) {
         let run = Run::new(store, prepared, progress, stop, None);
         let census = run.verify().await?;
         if census.is_clean() {
-            return Ok(run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings));
+            let mut report = run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings);
+            report.late = before_the_first_write(&**store, Before::Answered, || late(store, &identity)).await?;
+            return Ok(report);
+        }
+        due_again = census.due > 0;
+    }
+    let claimed = match prepared.options.state {
+        true => Some(before_the_first_write(&**store, Before::Answered, || claim(store, &identity, owner, due_again)).await?),
+        false => None,
+    };
+    if let Some(plan) = &claimed
+        && !prepared.options.compromised
+        && !prepared.options.accepted.iter().any(|name| name == preflight::FORGED)
+    {
+        let forged = before_the_first_write(&**store, Before::Answered, || forged(store, plan)).await?;
+        if forged > 0 {
+            return Err(RotationError::Refused(vec![preflight::may_be_forged(forged)]));
         }
     }
-
-    let claimed = match &mut control {
-        None => None,
-        Some(control) => {
-            control.migrate().await.map_err(&failed)?;
-            Some(
-                control
-                    .claim_plan(&identity, &prepared.options.owner)
-                    .await
-                    .map_err(&failed)?,
-            )
-        }
-    };
-    drop(control);
     let run = Run::new(store, prepared, progress, stop, claimed);
     tokio::select! {
         outcome = run.all(&identity.id, findings) => outcome,
@@ -94,13 +93,49 @@ pub async fn rotate(
     }
 }
 
+/// The plan as an earlier run left it.
+async fn known_plan(store: &Arc<dyn Store>, identity: &PlanIdentity) -> Result<Option<Plan>, StoreError> {
+    let mut control = store.control().await?;
+    if control.exists().await? {
+        control.plan(&identity.id).await
+    } else {
+        Ok(None)
+    }
+}
+
+/// Makes the plan this run's own. Asked again after a lost reply, it only takes it once more. The ranges of a verified plan whose
+/// values are `due_again` (rotated back meanwhile, or restored) begin afresh: such values are everywhere.
+async fn claim(store: &Arc<dyn Store>, identity: &PlanIdentity, owner: &str, due_again: bool) -> Result<Plan, StoreError> {
+    let mut control = store.control().await?;
+    control.migrate().await?;
+    let plan = control.claim_plan(identity, owner).await?;
+    if due_again {
+        control.restart(&plan).await?;
+    }
+    Ok(plan)
+}
+
+/// How many values an earlier run of the plan quarantined as perhaps forged.
+async fn forged(store: &Arc<dyn Store>, plan: &Plan) -> Result<usize, StoreError> {
+    let quarantined = store.control().await?.quarantine(&plan.identity.id).await?;
+    Ok(quarantined
+        .iter()
+        .filter(|stored| Reason::MayBeForged.is(&stored.entry))
+        .count())
+}
+
+/// What appeared late in earlier runs of the plan.
+async fn late(store: &Arc<dyn Store>, identity: &PlanIdentity) -> Result<LateValues, StoreError> {
+    store.control().await?.late(&identity.id, LISTED_MAX).await
+}
+
 /// Holds the operator's lock. Returns when it is lost for good: somebody else has it, or the database stays away.
 async fn keep_lock(store: &Arc<dyn Store>, prepared: &Prepared, mut lock: Box<dyn OperatorLock>) -> StoreError {
     let options = &prepared.options;
     let mut patience = Patience::new(options.away_max);
     loop {
         tokio::time::sleep(LOCK_CHECK_EVERY).await;
-        let Err(mut error) = lock.still_held().await else {
+        let Err(mut error) = answered(&**store, 1, lock.still_held()).await else {
             continue;
         };
         // A lock may die with its connection. It is taken again, unless somebody was faster; rows are guarded by their fence.
@@ -109,7 +144,13 @@ async fn keep_lock(store: &Arc<dyn Store>, prepared: &Prepared, mut lock: Box<dy
                 return error;
             };
             tokio::time::sleep(wait).await;
-            match store.lock(&prepared.survey, &options.owner, false).await {
+            match answered(
+                &**store,
+                ANSWERS_AN_ATTEMPT,
+                store.lock(&prepared.survey, &options.owner, false),
+            )
+            .await
+            {
                 Ok(taken) => lock = taken,
                 Err(refused) => {
                     error = refused;

@@ -88,4 +88,4 @@ impl SecretFile {
 }
 
 /// Far more than any env file or manifest of secrets; Kubernetes itself stops at 1 MiB.
-const BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BYTES_MAX: usize = 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
+use super::SecretText;
 use super::settings::ListForm;
 
 /// The values of a list, wiped when dropped.
@@ -31,6 +32,11 @@ impl Values {
         self.0.retain(|present| present.as_str() != value);
         self.0.insert(0, Zeroizing::new(value.to_owned()));
         self.0.truncate(keep.unwrap_or(usize::MAX));
+    }
+
+    /// The newest.
+    pub(super) fn first(&self) -> Option<SecretText> {
+        self.0.first().map(|value| SecretText::from(value.clone()))
     }
 
     /// How many there are.

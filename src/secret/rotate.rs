@@ -1,17 +1,20 @@
 //! Rotating secrets where their applications read them.
 //!
 //! Everything is generated, read and decided before the first write, so that a mistake in one secret leaves all as they were. Each
-//! file is then replaced once, whatever number of secrets it holds. What cannot be undone, a command, comes last.
+//! file is then replaced once, whatever number of secrets it holds. What cannot be undone, a command, comes last. What is written is
+//! on record before and after (`record.rs`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::child::{self, ChildFault};
 use super::keyset_file::KeySetFile;
 use super::list::Values;
+use super::record::{RecordEdit, RecordFault};
 use super::settings::{History, ListForm, SecretSettings, Target};
 use super::{Dotenv, FieldError, Fields, FileFault, GenerateError, Generated, Manifest, SecretFile, SecretText, credential};
 
@@ -32,6 +35,10 @@ pub struct Surroundings {
     pub command_timeout: Duration,
     /// Environment variables that commands do not inherit.
     pub kept_from_children: Vec<String>,
+    /// Where it is recorded when which value was written.
+    pub record: PathBuf,
+    /// The time that is recorded.
+    pub now: Timestamp,
 }
 
 /// One secret that was rotated.
@@ -87,6 +94,15 @@ pub enum RotateFault {
     /// The program did not do it.
     #[error("{0}")]
     Child(#[source] ChildFault),
+    /// It cannot be recorded when the value was written.
+    #[error("the record of secrets, {}: {fault}", .path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        fault: Box<RecordFault>,
+    },
 }
 
 /// A file with the new values of one or several secrets.
@@ -125,6 +141,8 @@ struct Prepared {
     keysets: Vec<(String, KeySetFile)>,
     files: Vec<PreparedFile>,
     deliveries: Vec<Delivery>,
+    /// The new values for the record; none for those that cannot be read back.
+    values: Vec<(String, Option<SecretText>)>,
 }
 
 /// Rotates secrets: all, or, when a write fails, those before it. Each name may occur once.
@@ -135,7 +153,46 @@ pub fn rotate(secrets: &[&SecretSettings], occasion: Occasion, around: &Surround
             .add(secret, occasion, around)
             .map_err(|fault| stopped(&secret.name, describe(secret), fault, Vec::new()))?;
     }
-    prepared.write(around)
+    let unrecorded = |fault| {
+        let name = secrets.first().map_or("", |secret| &secret.name);
+        let place = secrets.first().map_or_else(String::new, |secret| describe(secret));
+        stopped(name, place, around.unrecorded(fault), Vec::new())
+    };
+    let mut record = RecordEdit::begin(&around.record, around.lock_wait).map_err(unrecorded)?;
+    for (name, value) in &prepared.values {
+        record.intend(name, value.as_ref(), around.now).map_err(unrecorded)?;
+    }
+    record.save().map_err(unrecorded)?;
+    drop(std::mem::take(&mut prepared.values));
+
+    let (done, stop) = match prepared.write(around) {
+        Ok(done) => (done, None),
+        Err(mut stop) => (std::mem::take(&mut stop.done), Some(stop)),
+    };
+    for rotated in &done {
+        record.confirm(&rotated.name);
+    }
+    // Without this, a check takes the entries for what they are: values that were about to be written, and are found there.
+    let saved = record.save();
+    match (stop, saved) {
+        (Some(stop), _) => Err(RotateError { done, ..stop }),
+        (None, Err(fault)) => {
+            let last = done
+                .last()
+                .map_or((String::new(), String::new()), |last| (last.name.clone(), last.place.clone()));
+            Err(stopped(&last.0, last.1, around.unrecorded(fault), done))
+        }
+        (None, Ok(())) => Ok(done),
+    }
+}
+
+impl Surroundings {
+    fn unrecorded(&self, fault: RecordFault) -> RotateFault {
+        RotateFault::Record {
+            path: self.record.clone(),
+            fault: Box::new(fault),
+        }
+    }
 }
 
 impl Prepared {
@@ -147,6 +204,9 @@ impl Prepared {
             let keyset = KeySetFile::prepare(path, jwk, keep_old, around.lock_wait)?;
             self.keysets.push((secret.name.clone(), keyset));
         }
+        let read_back = !matches!(secret.target, Target::Command(_));
+        let recorded = read_back.then(|| SecretText::new(value.expose().to_owned()));
+        self.values.push((secret.name.clone(), recorded));
         let pending = |old_values| Pending {
             name: secret.name.clone(),
             old_values,

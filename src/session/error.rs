@@ -40,6 +40,12 @@ pub enum SessionError {
     /// What was asked for cannot be done with this store. Nothing was touched.
     #[error("{0}")]
     Refused(String),
+    /// The file of marks cannot be read, locked or replaced.
+    #[error("the file of not-before marks is unusable")]
+    File(#[source] crate::secret::FileFault),
+    /// The file of marks holds something else.
+    #[error("the file of not-before marks cannot be used: {0}")]
+    Marks(crate::session::MarksFault),
     /// A database said no.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

@@ -1,4 +1,4 @@
-//! Ending sessions: in Redis and in SQL tables.
+//! Ending sessions: in Redis, in SQL tables, and those of tokens that are stored nowhere.
 //!
 //! Counts leave this module, never keys or contents.
 
@@ -6,6 +6,7 @@ mod ended;
 mod error;
 mod glob;
 mod layout;
+mod mark;
 mod redis;
 mod sql;
 
@@ -13,5 +14,7 @@ pub use ended::{DecidedBy, Ended, EndingOptions, Selection};
 pub use error::SessionError;
 pub use glob::Glob;
 pub use layout::{ByUser, Preset, REDIS_PRESETS, RedisLayout, Shape};
+pub(crate) use mark::MARK_FILE_BYTES_MAX;
+pub use mark::{MARK_FILE_SCHEMA, MarkOptions, MarkPlace, MarkScope, Marked, Marks, MarksFault, raise_mark};
 pub use redis::{RedisServer, end_redis_sessions};
 pub use sql::{Action, CreatedAs, TABLE_PRESETS, TableLayout, TablePreset, end_table_sessions};

@@ -3,7 +3,7 @@
 //! A range's cursor and counters change in the transaction that changes its rows, and only under its epoch: a worker that was
 //! paused and lost its range cannot write any more.
 
-use super::page::Quarantined;
+use super::page::{Late, Quarantined};
 use super::value::Key;
 
 /// The version of the control tables. An older state is upgraded in place, version by version; an older Reseal refuses a newer state
@@ -157,4 +157,26 @@ pub struct StoredQuarantine {
     pub relation: String,
     /// What and why.
     pub entry: Quarantined,
+}
+
+/// A late value as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLate {
+    /// The physical table.
+    pub relation: String,
+    /// Which value.
+    pub value: Late,
+    /// Database time at which it was first seen, RFC 3339.
+    pub seen_at: String,
+    /// Database time at which it was last seen, RFC 3339.
+    pub last_seen_at: String,
+}
+
+/// Late values of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LateValues {
+    /// The first of them, in the order in which they were seen.
+    pub values: Vec<StoredLate>,
+    /// All of them, counted.
+    pub total: u64,
 }

@@ -50,6 +50,12 @@ pub enum StoreError {
     /// The server is read-only: a replica, or a failover happened.
     #[error("the database is read-only ({0})")]
     ReadOnly(String),
+    /// Connections do not keep their sessions: settings, prepared statements and locks would be lost between two statements.
+    #[error("this is a pooler that gives each transaction another session ({0})")]
+    Pooled(String),
+    /// Another server answers than before: a cluster of the same name, or a former primary that still takes writes.
+    #[error("this is not the server that the run began with ({0}); nothing was written to it")]
+    OtherServer(String),
     /// A table is not there any more: dropped, or a partition that was detached and dropped.
     #[error("a table is not there any more ({0})")]
     Vanished(String),

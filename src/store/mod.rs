@@ -22,10 +22,11 @@ pub mod value;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use control::{Advance, Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
+use control::{Advance, Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
 use ledger::{Dialect, Field, Row};
 use page::{Page, Shape, Swaps};
@@ -81,6 +82,11 @@ pub trait Store: Send + Sync {
     /// it is finished.
     async fn settle(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// How long one answer may take, where there is a network that can swallow it; `None` where calls end by themselves.
+    fn answer_max(&self) -> Option<Duration> {
+        None
     }
 
     /// How many workers are useful by default, and at most.
@@ -189,7 +195,7 @@ pub enum Witness {
 /// Databases that take new values as sets.
 #[async_trait]
 pub trait SetWriter: Send {
-    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine, advances the range.
+    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine and late values, advances the range.
     ///
     /// Rows locked by others are waited for briefly ([`RetryClass::LockTimeout`]).
     /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
@@ -237,7 +243,8 @@ pub struct InPlaceBatch {
 /// Databases that compute new values inside their own statement, where no other writer can come between.
 #[async_trait]
 pub trait InPlaceWriter: Send {
-    /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine, advances the range.
+    /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine and late values,
+    /// advances the range.
     ///
     /// The rewriter comes back with the result; its tally of this batch is in `swaps`.
     async fn rewrite_and_advance(
@@ -293,11 +300,21 @@ pub trait Control: Send {
     /// Moves the plan's status, if `generation` is still current.
     async fn set_status(&mut self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError>;
 
+    /// Begins a plan's ranges afresh and makes it running again, in one transaction: a rotation that was verified is due once more.
+    /// Counters stay: they speak of all runs.
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError>;
+
     /// Everything in quarantine for a plan.
     async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError>;
 
     /// Forgets quarantine entries: a verification found that the values open now, or are gone.
     async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError>;
+
+    /// The late values of a plan, at most `listed` of them one by one.
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError>;
+
+    /// The database's time, RFC 3339. Needs no control tables.
+    async fn now(&mut self) -> Result<String, StoreError>;
 
     /// Sums the counters of a plan's ranges.
     async fn totals(&mut self, plan: &str) -> Result<Counters, StoreError> {

@@ -146,6 +146,8 @@ pub struct Swaps {
     news: Vec<Option<(u32, u32)>>,
     /// Values that were left untouched because they could not be opened.
     pub quarantined: Vec<Quarantined>,
+    /// Values that stood under an old key when none should any more, whatever becomes of them.
+    pub late: Vec<Late>,
     /// What the values of the page were.
     pub tally: Tally,
 }
@@ -159,6 +161,15 @@ pub struct Quarantined {
     pub column: usize,
     /// Why: never the content.
     pub reason: String,
+}
+
+/// A value under an old key that appeared after every writer was to have switched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Late {
+    /// The primary key of its row.
+    pub key: Key,
+    /// Which of the encrypted columns.
+    pub column: usize,
 }
 
 /// Values of a page, by what they were found to be. Every value is counted once.
@@ -201,6 +212,7 @@ impl Swaps {
             rows: Vec::new(),
             news: Vec::new(),
             quarantined: Vec::new(),
+            late: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -211,6 +223,7 @@ impl Swaps {
         self.rows.clear();
         self.news.clear();
         self.quarantined.clear();
+        self.late.clear();
         self.tally = Tally::default();
     }
 

@@ -137,6 +137,19 @@ pub enum Observation {
     ForeignLeaf(String),
     /// The table is partitioned or inherited into this many leaves.
     Leaves(usize),
+    /// A replication slot, for change capture (logical) or a standby.
+    Slot {
+        /// Its name.
+        name: String,
+        /// Whether it is for change capture.
+        logical: bool,
+        /// Whether somebody reads from it.
+        active: bool,
+        /// Bytes of the log that its reader has yet to get.
+        behind_bytes: u64,
+        /// Bytes of the log that the server keeps for it.
+        kept_bytes: u64,
+    },
     /// Publications or logical slots carry every update: one event a row.
     ChangeCapture(String),
     /// Replicas that are attached.

@@ -78,13 +78,12 @@ fn limits_are_kept_at_their_bound_and_never_by_what_is_no_number() {
 
 #[test]
 fn the_ratio_compares_during_with_before() {
-    let windows = Windows::new(Some(traffic(100, 2.0)), Some(traffic(300, 5.0)), None);
+    let windows = Windows::new(400, 0, Some(traffic(100, 2.0)), Some(traffic(300, 5.0)), None);
     let ratio = windows.ratio.unwrap();
     assert_eq!((ratio.p50, ratio.p99, ratio.max), (2.5, 2.5, 2.5));
-    assert_eq!((windows.operations(), windows.failed()), (400, 0));
-    assert_eq!(Windows::new(None, Some(traffic(1, 1.0)), None).ratio, None);
+    assert_eq!(Windows::new(1, 0, None, Some(traffic(1, 1.0)), None).ratio, None);
     assert_eq!(
-        Windows::new(Some(traffic(1, 0.0)), Some(traffic(1, 1.0)), None).ratio,
+        Windows::new(2, 0, Some(traffic(1, 0.0)), Some(traffic(1, 1.0)), None).ratio,
         None,
         "nothing is so many times nothing"
     );

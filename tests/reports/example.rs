@@ -74,11 +74,15 @@ pub fn good() -> Rehearsal {
             ),
         ],
         reads: Windows::new(
+            331_204,
+            0,
             Some(traffic(84_213, 1.9)),
             Some(traffic(162_900, 3.3)),
             Some(traffic(84_091, 1.9)),
         ),
         writes: Windows::new(
+            24_302,
+            0,
             Some(traffic(6_004, 4.1)),
             Some(traffic(12_311, 7.9)),
             Some(traffic(5_987, 4.0)),
@@ -126,15 +130,16 @@ pub fn bad() -> Rehearsal {
     ];
     for point in &mut rehearsal.series.points {
         if (58.0..61.0).contains(&point.begin_seconds) {
-            point.reads.failed = 30 + (point.begin_seconds * 10.0) as u64 % 13;
-            point.reads.operations = point.reads.failed + 40;
+            point.failed = 30 + (point.begin_seconds * 10.0) as u64 % 13;
+            point.reads.operations = point.failed + 40;
             point.writes = Activity::default();
             if let Some(latency) = &mut point.reads.latency_ms {
-                latency.p99 *= 40.0;
-                latency.max *= 60.0;
+                latency.p99 = rounded(latency.p99 * 40.0);
+                latency.max = rounded(latency.max * 60.0);
             }
         }
     }
+    rehearsal.reads.failed = 214;
     rehearsal.probes[0].failed = 9;
     rehearsal.probes[0].first_failure_seconds = Some(58.3);
     rehearsal.probes[0].first_failure = Some("exit 22: curl: (22) The requested URL returned error: 503".to_owned());
@@ -156,19 +161,18 @@ pub fn bad() -> Rehearsal {
 /// Operations that all took about as long.
 pub fn traffic(operations: u64, p50: f64) -> Traffic {
     Traffic {
-        operations,
-        failed: 0,
-        per_second: operations as f64 / 30.0,
+        operations: Some(operations),
+        per_second: Some(rounded(operations as f64 / 30.0)),
         latency_ms: percentiles(p50),
-        longest_pause_ms: Some(p50 * 6.0),
+        longest_pause_ms: Some(rounded(p50 * 6.0)),
     }
 }
 
 fn percentiles(p50: f64) -> Percentiles {
     Percentiles {
         p50,
-        p99: p50 * 4.5,
-        max: p50 * 21.0,
+        p99: rounded(p50 * 4.5),
+        max: rounded(p50 * 21.0),
     }
 }
 
@@ -199,7 +203,7 @@ fn points() -> Vec<Point> {
     let point = |at: u32| {
         let begin_seconds = 8.0 + f64::from(at) * 0.5;
         // Repeats itself without being regular.
-        let noise = |salt: u32| f64::from((at * 7919 + salt * 104_729) % 997) / 997.0;
+        let noise = |salt: u32| f64::from((at * at * 31 + at * salt * 7919 + salt * 104_729) % 997) / 997.0;
         let load = if (40.0..96.0).contains(&begin_seconds) { 1.7 } else { 1.0 };
         let hiccup = [44.0, 70.0, 84.5]
             .iter()
@@ -210,11 +214,10 @@ fn points() -> Vec<Point> {
             let p99 = p50 * (3.0 + 3.0 * noise(salt + 1)) * strain;
             Activity {
                 operations: (rate / 2.0 * (0.9 + 0.2 * noise(salt + 2)) / strain.sqrt()) as u64,
-                failed: 0,
                 latency_ms: Some(Percentiles {
-                    p50,
-                    p99,
-                    max: p99 * (1.2 + 4.0 * noise(salt + 3)),
+                    p50: rounded(p50),
+                    p99: rounded(p99),
+                    max: rounded(p99 * (1.2 + 4.0 * noise(salt + 3))),
                 }),
             }
         };
@@ -222,6 +225,7 @@ fn points() -> Vec<Point> {
             begin_seconds,
             reads: activity(1, 2800.0, 1.2),
             writes: activity(5, 200.0, 2.6),
+            failed: 0,
         }
     };
     (0..238).map(point).collect()
@@ -258,4 +262,9 @@ fn key(key: &str, role: &str, values_before: u64, values_after: u64) -> KeyCount
         values_before,
         values_after,
     }
+}
+
+/// To microseconds, as a measurement is.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }

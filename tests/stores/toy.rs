@@ -1,8 +1,8 @@
-//! A toy format, because stores know none: `o:x` is under the old key, `n:x` under the new one, `stop` makes the rewriter give up and
+//! A toy format, because stores know none: `o:x` is under the old key (`o:late…` appeared there late), `n:x` under the new one, `stop` makes the rewriter give up and
 //! anything else does not open. And the loop around a store, in its simplest form.
 
 use reseal::store::control::{Advance, Fence, Interval};
-use reseal::store::page::{Page, Quarantined, Swaps, Tally};
+use reseal::store::page::{Late, Page, Quarantined, Swaps, Tally};
 use reseal::store::survey::Survey;
 use reseal::store::value::{Key, Kind};
 use reseal::store::{
@@ -32,6 +32,10 @@ impl Rewriter for Toy {
                     (Kind::Text | Kind::Bytes, b"stop") => return Err(RewriteStopped),
                     (Kind::Text | Kind::Bytes, [b'n', b':', ..]) => swaps.tally.current += 1,
                     (Kind::Text | Kind::Bytes, [b'o', b':', payload @ ..]) => {
+                        if payload.starts_with(b"late") {
+                            let key = page.owned_key(row);
+                            swaps.late.push(Late { key, column });
+                        }
                         swaps.tally.due += 1;
                         let start = swaps.arena().len();
                         swaps.arena().extend_from_slice(b"n:");

@@ -10,6 +10,7 @@ mod canary;
 pub mod faulty;
 mod keys;
 pub mod people;
+pub mod pooler;
 mod postgres;
 mod programs;
 pub mod proxy;
@@ -22,7 +23,7 @@ pub mod storm;
 pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
-pub use postgres::{Database, PrivatePostgres, postgres, private_postgres};
+pub use postgres::{Database, PrivatePostgres, PromotedCopy, postgres, private_postgres};
 pub use programs::{python, reseal, reseal_process, tempdir};
 pub use salamander::salamander;
 

@@ -137,6 +137,70 @@ impl PrivatePostgres {
     pub fn log_path(&self) -> PathBuf {
         self.address.log.clone()
     }
+
+    /// A physical copy of the running server, promoted: the primary after a failover, while this one goes on as if nothing had happened.
+    pub fn promoted_copy(&self, database: &Database) -> PromotedCopy {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let (user, place) = self.address.url.rsplit_once('@').expect("the URL has a user");
+        let (_, password) = user.rsplit_once(':').expect("the URL has a password");
+        let (host, _) = place.split_once('/').expect("the URL has a database");
+        let copy = PromotedCopy {
+            url: database.url().replace(host, &format!("127.0.0.1:{port}")),
+            data: self.address.log.with_file_name("copy"),
+        };
+        let (_, from) = host.split_once(':').expect("the URL has a port");
+        let script = "set -e
+            pg_basebackup --host=127.0.0.1 --port=$FROM --username=reseal --pgdata=$DATA --wal-method=stream --write-recovery-conf --checkpoint=fast
+            pg_ctl start --wait --silent --pgdata=$DATA --log=$DATA.log --options=\"-p $PORT -c unix_socket_directories=''\" </dev/null >/dev/null 2>&1
+            pg_ctl promote --wait --silent --pgdata=$DATA";
+        let environment = [("FROM", from), ("PORT", &port.to_string()), ("PGPASSWORD", password)];
+        copy.as_postgres(script, &environment);
+        copy
+    }
+}
+
+/// A server that a test has copied and promoted. It ends with the value.
+pub struct PromotedCopy {
+    url: String,
+    data: PathBuf,
+}
+
+impl PromotedCopy {
+    /// The URL of the database that was copied.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// PostgreSQL refuses to run as root.
+    fn as_postgres(&self, script: &str, environment: &[(&str, &str)]) {
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = std::process::Command::new("runuser");
+            command.args(["-u", "postgres", "--", "bash", "-c"]);
+            command
+        } else {
+            let mut command = std::process::Command::new("bash");
+            command.arg("-c");
+            command
+        };
+        let path = "PATH=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1):$PATH; ";
+        let output = command
+            .arg(format!("{path}{script}"))
+            .env("DATA", &self.data)
+            .envs(environment.iter().copied())
+            .current_dir("/")
+            .output()
+            .expect("bash runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for PromotedCopy {
+    fn drop(&mut self) {
+        self.as_postgres("pg_ctl stop --mode=immediate --silent --pgdata=$DATA || true", &[]);
+    }
 }
 
 impl Drop for PrivatePostgres {

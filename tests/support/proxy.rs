@@ -1,12 +1,13 @@
 //! A proxy before PostgreSQL that cuts connections: before a statement reaches the server, after the server has done it and before
 //! the reply is back, and in the middle of the message.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 /// Where a request is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Cut {
     ReplyLost,
     /// The server gets half of it.
     Middle,
+    /// Nobody gets it, and nobody is told: the connection stays open, and silent.
+    Swallowed,
 }
 
 /// Which requests are cut.
@@ -26,6 +29,8 @@ pub enum Prey {
     Swaps,
     /// From the first batch on every request, whoever makes it.
     Anything,
+    /// Every request before the first batch; after [`EARLY_CUTS_MAX`] cuts the network is mended.
+    Early,
 }
 
 /// A proxy on a port of its own; it ends with the value.
@@ -36,19 +41,33 @@ pub struct Proxy {
 }
 
 struct State {
-    upstream: String,
+    upstream: Mutex<String>,
     prey: Prey,
     /// Every so many requests that match is cut.
     every: u32,
+    swallows: bool,
     /// Whether there was a batch already.
     armed: AtomicBool,
     requests: AtomicU32,
-    cuts: [AtomicU32; 3],
+    cuts: [AtomicU32; 4],
+    /// Bytes from the server to its clients.
+    answered: AtomicU64,
+    /// Goes up when everybody has to connect again.
+    switched: watch::Sender<u64>,
 }
 
 impl Proxy {
     /// Before the server of this URL. Cuts in turn in the three places.
     pub fn before(url: &str, prey: Prey, every: u32) -> Self {
+        Self::start(url, prey, every, false)
+    }
+
+    /// Before the server of this URL. Swallows what it catches.
+    pub fn swallowing(url: &str, prey: Prey, every: u32) -> Self {
+        Self::start(url, prey, every, true)
+    }
+
+    fn start(url: &str, prey: Prey, every: u32, swallows: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -56,12 +75,15 @@ impl Proxy {
             .unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let state = Arc::new(State {
-            upstream: host_of(url).to_owned(),
+            upstream: Mutex::new(host_of(url).to_owned()),
             prey,
             every,
+            swallows,
             armed: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             cuts: Default::default(),
+            answered: AtomicU64::new(0),
+            switched: watch::Sender::new(0),
         });
         let port = listener.local_addr().unwrap().port();
         let serving = Arc::clone(&state);
@@ -86,6 +108,22 @@ impl Proxy {
     pub fn cuts(&self) -> [u32; 3] {
         [0, 1, 2].map(|at| self.state.cuts[at].load(Ordering::Relaxed))
     }
+
+    /// Leads to the server of this URL from now on, and cuts every connection to the one before.
+    pub fn switch(&self, url: &str) {
+        *self.state.upstream.lock().unwrap() = host_of(url).to_owned();
+        self.state.switched.send_modify(|times| *times += 1);
+    }
+
+    /// How many bytes the server has sent to its clients.
+    pub fn answered(&self) -> u64 {
+        self.state.answered.load(Ordering::Relaxed)
+    }
+
+    /// How many requests it has swallowed.
+    pub fn swallowed(&self) -> u32 {
+        self.state.cuts[Cut::Swallowed as usize].load(Ordering::Relaxed)
+    }
 }
 
 impl State {
@@ -96,6 +134,10 @@ impl State {
         let matches = match self.prey {
             Prey::Swaps => is_swap,
             Prey::Anything => armed,
+            Prey::Early => {
+                let cuts: u32 = self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum();
+                !armed && cuts < EARLY_CUTS_MAX
+            }
         };
         if !matches || !is_extended(request) {
             return None;
@@ -104,7 +146,10 @@ impl State {
         if !number.is_multiple_of(self.every) {
             return None;
         }
-        let cut = [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3];
+        let cut = match self.swallows {
+            true => Cut::Swallowed,
+            false => [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3],
+        };
         self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
         Some(cut)
     }
@@ -112,12 +157,15 @@ impl State {
 
 /// Passes bytes on until one side ends or the connection is cut; both sockets close when this returns.
 async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> {
-    let mut server = TcpStream::connect(&state.upstream).await?;
+    let mut switched = state.switched.subscribe();
+    let upstream = state.upstream.lock().unwrap().clone();
+    let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut request: Vec<u8> = Vec::new();
     let mut losing_replies = false;
     loop {
         tokio::select! {
+            _ = switched.changed() => return Ok(()),
             read = client.read(&mut from_client) => {
                 let read = read?;
                 if read == 0 {
@@ -130,6 +178,11 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                 match state.fate(&request) {
                     None => server.write_all(&request).await?,
                     Some(Cut::Before) => return Ok(()),
+                    Some(Cut::Swallowed) => {
+                        // Until the client has had enough.
+                        while client.read(&mut from_client).await? > 0 {}
+                        return Ok(());
+                    }
                     Some(Cut::Middle) => return server.write_all(&request[..request.len() / 2]).await,
                     Some(Cut::ReplyLost) => {
                         server.write_all(&request).await?;
@@ -144,6 +197,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                 if read == 0 || losing_replies && is_ready(&from_server[..read]) {
                     return Ok(());
                 }
+                state.answered.fetch_add(read as u64, Ordering::Relaxed);
                 if !losing_replies {
                     client.write_all(&from_server[..read]).await?;
                 }
@@ -170,6 +224,9 @@ fn is_ready(answer: &[u8]) -> bool {
 fn host_of(url: &str) -> &str {
     url.split('@').next_back().unwrap().split('/').next().unwrap()
 }
+
+/// What [`Prey::Early`] cuts at most.
+pub const EARLY_CUTS_MAX: u32 = 6;
 
 /// Every Fernet token begins with version 80 and a time before the year 2100.
 const TOKEN: &[u8] = b"gAAAAA";

@@ -68,6 +68,11 @@ impl<'a> Rotation<'a> {
 
     /// Rotates in this process, in batches of 20 rows by one worker.
     pub fn here(&self, store: &Arc<dyn Store>) -> Result<RotationReport, RotationError> {
+        self.here_with(store, Options::default())
+    }
+
+    /// The same, with these further options.
+    pub fn here_with(&self, store: &Arc<dyn Store>, options: Options) -> Result<RotationReport, RotationError> {
         let fernet = by_name("fernet").unwrap();
         let columns = ["email", "note"].map(|name| ColumnSpec {
             name: name.to_owned(),
@@ -83,7 +88,7 @@ impl<'a> Rotation<'a> {
             options: Options {
                 workers: Some(1),
                 batch_rows: Some(20),
-                ..Options::default()
+                ..options
             },
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::cli::arg::{KeyringArgs, keyset};
 use crate::cli::sink::SinkArgs;
 use crate::cli::{CliError, Context, Exit};
-use crate::key::{Key, KeysetName, write_multifernet, write_tink_json};
+use crate::key::{Algorithm, Key, KeysetName, write_jwks, write_multifernet, write_tink_json};
 
 /// Export a keyset for an application's own library
 ///
@@ -39,12 +39,15 @@ enum ExportForm {
     Multifernet,
     /// A cleartext Tink JSON keyset
     TinkJson,
+    /// The public keys of a keyset of ed25519 keys: for services that only verify tokens. No secret
+    Jwks,
 }
 
 pub(super) fn run(args: ExportArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let form = match args.form {
         ExportForm::Multifernet => "multifernet",
         ExportForm::TinkJson => "tink-json",
+        ExportForm::Jwks => "jwks",
     };
     let sink = args
         .sink
@@ -54,13 +57,15 @@ pub(super) fn run(args: ExportArgs, context: &mut Context<'_>) -> Result<Exit, C
     let exported = match args.form {
         ExportForm::Multifernet => write_multifernet(keyset)?,
         ExportForm::TinkJson => write_tink_json(keyset)?,
+        ExportForm::Jwks => Zeroizing::new(write_jwks(keyset).map_err(|error| CliError::from_error(Exit::Refused, &error))?),
     };
     let primary = keyset.primary().algorithm();
     let left_out: Vec<_> = keyset
         .opening_keys()
         .filter(|key| match args.form {
             ExportForm::Multifernet => key.algorithm() != primary,
-            ExportForm::TinkJson => key.algorithm() == crate::key::Algorithm::Fernet,
+            ExportForm::TinkJson => !matches!(key.algorithm(), Algorithm::Aes256Gcm | Algorithm::Aes128Gcm),
+            ExportForm::Jwks => false,
         })
         .map(Key::id)
         .collect();

@@ -52,6 +52,14 @@ pub struct GenerateArgs {
 enum NewAlgorithm {
     Aes256Gcm,
     Fernet,
+    /// Signs tokens: HMAC-SHA-256
+    Hs256,
+    /// Signs tokens: HMAC-SHA-384
+    Hs384,
+    /// Signs tokens: HMAC-SHA-512
+    Hs512,
+    /// Signs tokens; services that only verify get the public key (keys export --as jwks)
+    Ed25519,
 }
 
 /// Forms in which one key is written.
@@ -121,6 +129,10 @@ impl From<NewAlgorithm> for Algorithm {
         match algorithm {
             NewAlgorithm::Aes256Gcm => Self::Aes256Gcm,
             NewAlgorithm::Fernet => Self::Fernet,
+            NewAlgorithm::Hs256 => Self::Hs256,
+            NewAlgorithm::Hs384 => Self::Hs384,
+            NewAlgorithm::Hs512 => Self::Hs512,
+            NewAlgorithm::Ed25519 => Self::Ed25519,
         }
     }
 }

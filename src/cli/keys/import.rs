@@ -69,6 +69,8 @@ enum ImportAlgorithm {
     Aes256Gcm,
     Aes128Gcm,
     Fernet,
+    Hs256,
+    Ed25519,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -139,7 +141,7 @@ fn parse(args: &ImportArgs, secret: &Secret) -> Result<Vec<ImportedKey>, CliErro
     };
     let Some(algorithm) = args.algorithm else {
         return Err(CliError::usage(
-            "say what the key is for: --algorithm aes256-gcm, aes128-gcm or fernet",
+            "say what the key is for: --algorithm aes256-gcm, aes128-gcm, fernet, hs256 or ed25519",
         ));
     };
     let material = match encoding {
@@ -168,6 +170,8 @@ impl From<ImportAlgorithm> for Algorithm {
             ImportAlgorithm::Aes256Gcm => Self::Aes256Gcm,
             ImportAlgorithm::Aes128Gcm => Self::Aes128Gcm,
             ImportAlgorithm::Fernet => Self::Fernet,
+            ImportAlgorithm::Hs256 => Self::Hs256,
+            ImportAlgorithm::Ed25519 => Self::Ed25519,
         }
     }
 }

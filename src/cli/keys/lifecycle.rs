@@ -1,10 +1,10 @@
 //! `reseal keys stage|promote|retire|compromise|destroy`: one arrow of a key's life each.
 
 use clap::Args;
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Timestamp};
 
 use super::view;
-use crate::cli::arg::{KeyringArgs, keyset, parse_key_id};
+use crate::cli::arg::{KeyringArgs, keyset, parse_days, parse_key_id};
 use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
@@ -212,18 +212,5 @@ fn only_candidate(keyset: &Keyset, command: &str, candidate: impl Fn(&Key) -> bo
             )
             .next(format!("reseal keys {command} {} {}", keyset.name(), ids[0])))
         }
-    }
-}
-
-/// A time as people write it: 35d, 12h, 1w 2d. Days have 24 hours.
-fn parse_days(text: &str) -> Result<SignedDuration, &'static str> {
-    let span: Span = text.parse().map_err(|_| "a time such as 35d or 12h")?;
-    let duration = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| "a time in weeks, days or hours, such as 35d")?;
-    if duration.is_negative() {
-        Err("a time that is not negative")
-    } else {
-        Ok(duration)
     }
 }

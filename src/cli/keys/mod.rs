@@ -1,18 +1,20 @@
 //! `reseal keys`: the life of keys, in the keyring and on their way to applications.
 
+mod check;
 mod export;
 mod generate;
 mod import;
 mod lifecycle;
 mod list;
 mod rewrap;
+mod sealed;
 mod view;
 
 use clap::{Args, Subcommand};
 
 use super::{CliError, Context, Exit};
 
-/// Generate, import, list, promote, retire, destroy and export keys
+/// Generate, import, list, check, promote, retire, destroy and export keys
 ///
 /// A keyring is one sealed file with keysets; a keyset is the keys of one purpose, one of them primary:
 ///
@@ -34,6 +36,7 @@ enum KeysCommand {
     Generate(generate::GenerateArgs),
     Import(import::ImportArgs),
     List(list::ListArgs),
+    Check(check::CheckArgs),
     Stage(lifecycle::StageArgs),
     Promote(lifecycle::PromoteArgs),
     Retire(lifecycle::RetireArgs),
@@ -49,6 +52,7 @@ pub fn run(args: KeysArgs, context: &mut Context<'_>) -> Result<Exit, CliError> 
         KeysCommand::Generate(args) => generate::run(args, context),
         KeysCommand::Import(args) => import::run(args, context),
         KeysCommand::List(args) => list::run(args, context),
+        KeysCommand::Check(args) => check::run(args, context),
         KeysCommand::Stage(args) => lifecycle::stage(args, context),
         KeysCommand::Promote(args) => lifecycle::promote(args, context),
         KeysCommand::Retire(args) => lifecycle::retire(args, context),
@@ -67,4 +71,5 @@ Examples:
   reseal keys generate customer-data   # the next key, staged: readers get it first
   reseal keys promote customer-data    # then writers seal with it
   reseal keys export customer-data --as tink-json --out keyset.json
-  reseal keys list --json";
+  reseal keys list --json
+  reseal keys check --max-age 90d      # for cron and CI: exit 7 when a key is overdue";

@@ -73,6 +73,8 @@ struct DatasetEntry {
     table: String,
     plan: String,
     sweeps: u32,
+    late_values: Vec<documents::LateEntry>,
+    late_values_total: u64,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -157,10 +159,13 @@ pub fn finished(
     for dataset in &report.datasets {
         rows = (rows.0 + dataset.report.this_run.0, rows.1 + dataset.report.this_run.1);
     }
+    let leaked: Vec<bool> = report.datasets.iter().map(|dataset| dataset.compromised).collect();
     let datasets: Vec<DatasetEntry> = report
         .datasets
         .into_iter()
         .map(|dataset| DatasetEntry {
+            late_values: documents::late(&dataset.survey, &dataset.report.columns, &dataset.report.late),
+            late_values_total: dataset.report.late.total,
             outcome: documents::rotated(&dataset.survey, &dataset.report, progress, begun),
             dataset: dataset.name,
             database: dataset.place,
@@ -169,7 +174,8 @@ pub fn finished(
             sweeps: dataset.report.sweeps,
         })
         .collect();
-    for dataset in &datasets {
+    for (dataset, compromised) in datasets.iter().zip(leaked) {
+        summary::late(dataset.late_values_total, &dataset.late_values, compromised, output);
         summary::rotation(
             &format!("dataset {} ({})", dataset.dataset, dataset.table),
             &dataset.outcome,

@@ -12,18 +12,14 @@ use crate::cli::arg::KeyringArgs;
 use crate::cli::{CliError, Context, Exit, escaped, tuning};
 use crate::rotation::Options;
 use crate::rotation::progress::Progress;
-use crate::rotation::protocol::{Direction, Policy, ProtocolError, Watch, Wish, rotate};
+use crate::rotation::protocol::{Direction, GateRules, Policy, ProtocolError, Watch, Wish, rotate};
 
 /// What is wanted of the rotation of a keyset.
 #[derive(Args)]
 #[command(next_help_heading = "Managed use: what for")]
 pub struct WishArgs {
-    /// The old key has leaked: it becomes compromised, and instances that do not follow are evicted instead of waited for
-    #[arg(long, conflicts_with_all = ["rollback", "table"])]
-    compromised: bool,
-
-    /// What applications may still do with the leaked key
-    #[arg(long, value_enum, value_name = "POLICY", requires = "compromised", default_value_t = PolicyArg::AvailabilityFirst)]
+    /// What applications may still do with a key that has leaked (--compromised)
+    #[arg(long, value_enum, value_name = "POLICY", requires = "compromised", conflicts_with = "table", default_value_t = PolicyArg::AvailabilityFirst)]
     policy: PolicyArg,
 
     /// Back to the old key, from wherever the rotation stands; not from a key that has leaked
@@ -51,36 +47,43 @@ enum PolicyArg {
 }
 
 impl WishArgs {
-    fn wish(&self) -> Wish {
+    /// What is wanted; `compromised` is an option of single tables, too.
+    pub fn wish(&self, compromised: bool) -> Wish {
         let policy = match self.policy {
             PolicyArg::AvailabilityFirst => Policy::AvailabilityFirst,
             PolicyArg::LockDown => Policy::LockDown,
         };
         Wish {
             direction: if self.rollback { Direction::Back } else { Direction::Forward },
-            compromised: self.compromised.then_some(policy),
+            compromised: compromised.then_some(policy),
             supersede: self.supersede,
             retire: !self.no_retire,
         }
+    }
+
+    /// How gates wait.
+    pub fn rules(&self) -> GateRules {
+        self.gates.rules()
     }
 }
 
 /// Rotates the keyset.
 pub fn run(
     args: &ManagedArgs,
-    wish: &WishArgs,
+    wish: Wish,
+    rules: GateRules,
     keyring: &KeyringArgs,
     options: Options,
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
     let begun = Instant::now();
-    let managed = args.managed(keyring, wish.gates.rules(), options, context)?;
+    let managed = args.managed(keyring, rules, options, context)?;
     let progress_of_run: std::sync::Mutex<Option<Arc<Progress>>> = std::sync::Mutex::default();
     let seen = || progress_of_run.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut gate = None;
     let outcome = tuning::run(context.output.is_json(), async |progress, stop| {
         *seen() = Some(Arc::clone(&progress));
-        let report = rotate(&managed, &wish.wish(), &progress, &stop, &Terminal).await;
+        let report = rotate(&managed, &wish, &progress, &stop, &Terminal).await;
         report.map_err(|error| {
             if let ProtocolError::Gate { gate: stood, .. } = &error {
                 gate = Some(GateEntry::of(stood));

@@ -1,5 +1,6 @@
 //! `reseal secrets`: the secrets of applications.
 
+mod check;
 mod generate;
 mod rotate;
 
@@ -7,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::{CliError, Context, Exit};
 
-/// Generate secrets of applications, and rotate them where applications read them
+/// Generate secrets of applications, rotate them where applications read them, and check their age
 #[derive(Args)]
 pub struct SecretsArgs {
     #[command(subcommand)]
@@ -18,6 +19,7 @@ pub struct SecretsArgs {
 enum SecretsCommand {
     Generate(generate::GenerateArgs),
     Rotate(rotate::RotateArgs),
+    Check(check::CheckArgs),
 }
 
 /// Runs `reseal secrets …`.
@@ -25,5 +27,6 @@ pub fn run(args: SecretsArgs, context: &mut Context<'_>) -> Result<Exit, CliErro
     match args.command {
         SecretsCommand::Generate(args) => generate::run(args, context),
         SecretsCommand::Rotate(args) => rotate::run(args, context),
+        SecretsCommand::Check(args) => check::run(args, context),
     }
 }

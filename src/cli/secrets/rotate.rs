@@ -8,7 +8,11 @@ use serde::Serialize;
 
 use crate::cli::config::ConfigArgs;
 use crate::cli::{CliError, Context, Exit};
-use crate::secret::{FieldError, FileFault, Occasion, RotateError, RotateFault, Rotated, SecretSettings, Surroundings, rotate};
+use crate::config::Config;
+use crate::secret::{
+    FieldError, FileFault, Occasion, Record, RecordFault, RotateError, RotateFault, Rotated, SecretSettings, Surroundings,
+    rotate,
+};
 
 /// Give secrets of the configuration new values, where their applications read them
 ///
@@ -57,8 +61,29 @@ struct RotatedView<'a> {
 
 pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let config = args.config.read()?;
+    let secrets = chosen(&config, &args.names)?;
+    let occasion = if args.compromised {
+        Occasion::Compromised
+    } else {
+        Occasion::Scheduled
+    };
+    args.confirm(&secrets, context)?;
+    let around = surroundings(&config, context);
+    let rotated = rotate(&secrets, occasion, &around).map_err(|error| failure(error, context))?;
+    tell(&rotated, context);
+    let document = RotateDocument {
+        command: "rotate",
+        compromised: args.compromised,
+        secrets: rotated.iter().map(RotatedView::of).collect(),
+    };
+    context.output.document("reseal.secrets/1", &document)?;
+    Ok(Exit::Done)
+}
+
+/// The secrets of these names, each once.
+pub(super) fn chosen<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a SecretSettings>, CliError> {
     let mut secrets: Vec<&SecretSettings> = Vec::new();
-    for name in &args.names {
+    for name in names {
         let known = config.secrets.iter().find(|secret| secret.name == *name);
         let secret = known.ok_or_else(|| {
             let names: Vec<_> = config.secrets.iter().map(|secret| secret.name.as_str()).collect();
@@ -76,26 +101,18 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
         }
         secrets.push(secret);
     }
-    let occasion = if args.compromised {
-        Occasion::Compromised
-    } else {
-        Occasion::Scheduled
-    };
-    args.confirm(&secrets, context)?;
-    let around = Surroundings {
+    Ok(secrets)
+}
+
+/// What rotations and checks of secrets have around them.
+pub(super) fn surroundings(config: &Config, context: &Context<'_>) -> Surroundings {
+    Surroundings {
         lock_wait: LOCK_WAIT,
         command_timeout: COMMAND_TIMEOUT,
         kept_from_children: context.secrets.kept_from_children().to_vec(),
-    };
-    let rotated = rotate(&secrets, occasion, &around).map_err(|error| failure(error, context))?;
-    tell(&rotated, context);
-    let document = RotateDocument {
-        command: "rotate",
-        compromised: args.compromised,
-        secrets: rotated.iter().map(RotatedView::of).collect(),
-    };
-    context.output.document("reseal.secrets/1", &document)?;
-    Ok(Exit::Done)
+        record: Record::beside(&config.path),
+        now: (context.now)(),
+    }
 }
 
 impl RotateArgs {
@@ -180,6 +197,7 @@ fn failure(error: RotateError, context: &mut Context<'_>) -> CliError {
             "name another file with jwks = \"…\"; it must hold public keys only",
         ),
         RotateFault::Child(_) => (Exit::Unusable, "run the command by hand, then run this again"),
+        RotateFault::Record { fault, .. } => record_fault(fault),
     };
     let done: Vec<_> = error.done.iter().map(|rotated| rotated.name.as_str()).collect();
     let durable = if done.is_empty() {
@@ -194,6 +212,17 @@ fn failure(error: RotateError, context: &mut Context<'_>) -> CliError {
         failure.durable(durable)
     };
     if next.is_empty() { failure } else { failure.next(next) }
+}
+
+pub(super) fn record_fault(fault: &RecordFault) -> (Exit, &'static str) {
+    match fault {
+        RecordFault::File(fault) => file_fault(fault),
+        RecordFault::Shape => (
+            Exit::Unusable,
+            "look at the file; moved away, it begins anew, and the ages of secrets are unknown until they are rotated",
+        ),
+        RecordFault::Random => (Exit::Unusable, ""),
+    }
 }
 
 fn file_fault(fault: &FileFault) -> (Exit, &'static str) {

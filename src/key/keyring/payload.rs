@@ -275,6 +275,6 @@ impl Write for ByteCount {
 /// The schema's name up to its version, which grows when an older program would misread the file.
 const SCHEMA: &str = "reseal.keyring/";
 
-/// Room for the longest key and what the decoder asks for.
-const MATERIAL_BYTES_MAX: usize = 48;
-const MATERIAL_TEXT_BYTES_MAX: usize = 44;
+/// Room for the longest key, 64 bytes, and what the decoder asks for.
+const MATERIAL_BYTES_MAX: usize = 96;
+const MATERIAL_TEXT_BYTES_MAX: usize = 88;

@@ -9,7 +9,7 @@ use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use super::super::{Job, RotationReport, VerifyReport, detect};
 use super::{Managed, ManagedDataset, ProtocolError, label};
 use crate::format::{Format, Verdict, by_name};
-use crate::key::{KeyId, KeyMaterial, KeyState, Keyset};
+use crate::key::{KeyId, KeyMaterial, KeyState, Keyset, SealCounts};
 use crate::store::survey::Survey;
 
 /// What was done in a dataset.
@@ -20,6 +20,8 @@ pub struct DatasetReport {
     pub place: String,
     /// The catalogue's facts.
     pub survey: Arc<Survey>,
+    /// Whether late values were left as they are.
+    pub compromised: bool,
     /// What the rotation of the table did and found.
     pub report: RotationReport,
 }
@@ -103,6 +105,12 @@ pub(super) async fn prepare(
     let mut to = None;
     for key in keyset.keys() {
         let Some(material) = key.material() else { continue };
+        if key.algorithm().signs() {
+            return Err(ProtocolError::refused(
+                format!("keyset {} signs tokens and opens no values", managed.keyset),
+                format!("give dataset {} a keyset of its own", dataset.name),
+            ));
+        }
         let is_target = key.id() == target;
         if !is_target && !key.state().opens_for_reencryption() {
             continue;
@@ -138,7 +146,9 @@ pub(super) async fn prepare(
     let job = Job {
         table: dataset.table.clone(),
         filter: None,
-        recipe: recipe.with_destroyed(&destroyed),
+        recipe: recipe
+            .with_destroyed(&destroyed)
+            .with_seals_counted(SealCounts::beside(&managed.keyring)),
         options: managed.options.clone(),
     };
     planning::prepare(&**store, job).await.map_err(failed)

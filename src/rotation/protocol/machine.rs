@@ -184,6 +184,8 @@ impl<'m> Machine<'m> {
             let mut prepared = dataset::prepare(managed, dataset, self.keyset()?, self.target).await?;
             // Whoever takes the place of a rotation takes its tables from it, too.
             prepared.options.take_over |= self.wish.supersede;
+            // What turns up late under a key that has leaked may be forged.
+            prepared.options.compromised = matches!(self.mode, Mode::Compromised(_));
             let report = super::super::rotate(&place.store, &prepared, self.progress, self.stop)
                 .await
                 .map_err(ProtocolError::dataset(&dataset.name))?;
@@ -191,6 +193,7 @@ impl<'m> Machine<'m> {
                 name: dataset.name.clone(),
                 place: place.name.clone(),
                 survey: Arc::clone(&prepared.survey),
+                compromised: prepared.options.compromised,
                 report,
             });
         }

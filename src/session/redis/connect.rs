@@ -71,8 +71,13 @@ impl RedisServer {
 
     /// Every server that holds keys: this one, or the primaries of the cluster. Fails while slots are moving.
     pub(super) async fn nodes(&self) -> Result<Vec<Self>, SessionError> {
+        Ok(self.topology().await?.0)
+    }
+
+    /// The same, with who has which slots since when: a slot that moved and came back is seen by the epoch of the nodes.
+    pub(super) async fn topology(&self) -> Result<(Vec<Self>, Vec<String>), SessionError> {
         if !self.is_cluster {
-            return Ok(vec![self.clone()]);
+            return Ok((vec![self.clone()], Vec::new()));
         }
         let mut connection = self.connect(None).await?;
         let told: redis::RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await;
@@ -82,7 +87,7 @@ impl RedisServer {
             }
             other => other,
         })?;
-        let mut nodes = Vec::new();
+        let (mut nodes, mut places) = (Vec::new(), Vec::new());
         for line in told.lines() {
             // id address:port@bus[,host] flags primary ping pong epoch state slots…
             let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -98,12 +103,15 @@ impl RedisServer {
                 continue;
             }
             nodes.push(self.at(address)?);
+            let epoch = fields.get(6).copied().unwrap_or_default();
+            places.push(format!("{address} {epoch} {}", slots.join(" ")));
         }
         if nodes.is_empty() {
             return Err(SessionError::Refused("the cluster has no primary with slots".to_owned()));
         }
         nodes.sort_by_key(Self::describe);
-        Ok(nodes)
+        places.sort();
+        Ok((nodes, places))
     }
 
     /// The same way to a node of the cluster.

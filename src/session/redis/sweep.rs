@@ -33,7 +33,7 @@ pub async fn end_redis_sessions(
     options: &EndingOptions,
 ) -> Result<Ended, SessionError> {
     let layout = narrowed(server, layout, options)?;
-    let nodes = server.nodes().await?;
+    let (nodes, places) = server.topology().await?;
     let mut total: Option<Ended> = None;
     for node in &nodes {
         let ended = end_on_node(node, &layout, options).await?;
@@ -43,8 +43,7 @@ pub async fn end_redis_sessions(
         });
     }
     // A slot that wandered meanwhile may have taken sessions past the scan.
-    let places = |nodes: &[RedisServer]| nodes.iter().map(RedisServer::describe).collect::<Vec<_>>();
-    if places(&server.nodes().await?) != places(&nodes) {
+    if server.topology().await?.1 != places {
         return Err(SessionError::Moving);
     }
     total.ok_or(SessionError::Moving)
@@ -134,7 +133,14 @@ async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &Endin
         ..
     } = sweep;
     watch.end(server, &mut connection).await;
-    done.map(|()| ended)
+    match done {
+        Ok(()) => Ok(ended),
+        // Not a failover: this was never the primary.
+        Err(SessionError::ReadOnly { place }) if ended.ended == 0 => Err(SessionError::Refused(format!(
+            "{place} is read-only: connect to the primary; nothing was touched"
+        ))),
+        Err(error) => Err(error),
+    }
 }
 
 impl Sweep<'_> {
@@ -333,7 +339,7 @@ async fn server_time(server: &RedisServer, connection: &mut MultiplexedConnectio
 }
 
 /// What TIME answers: seconds and microseconds.
-fn timestamp(server: &RedisServer, (seconds, microseconds): (i64, i64)) -> Result<Timestamp, SessionError> {
+pub(super) fn timestamp(server: &RedisServer, (seconds, microseconds): (i64, i64)) -> Result<Timestamp, SessionError> {
     let nanoseconds = i32::try_from(microseconds * 1000).unwrap_or_default();
     Timestamp::new(seconds, nanoseconds).map_err(|_| SessionError::Server {
         place: server.describe(),

@@ -3,6 +3,7 @@
 //! One statement reads the keys of all these rows into a temporary table. That is what decides: a session that is created while the
 //! batches run is not among them, whatever its columns say. Each batch is a transaction of its own.
 
+mod mark;
 mod postgres;
 mod sqlite;
 mod statement;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+pub(super) use mark::raise_mark;
 pub use table::{Action, CreatedAs, TABLE_PRESETS, TableLayout, TablePreset};
 
 use super::{DecidedBy, Ended, EndingOptions, SessionError};
@@ -52,7 +54,10 @@ pub async fn end_table_sessions(
         let why = "sessions are ended in sqlite: and postgres:// databases";
         return Err(SessionError::Refused(why.to_owned()));
     };
-    let (cut_off, matched) = table.snapshot().await?;
+    let (cut_off, matched) = match table.snapshot().await {
+        Err(StoreError::ReadOnly(_)) => return Err(read_only()),
+        snapshot => snapshot?,
+    };
     let decided_by = match (options.dry_run, options.selection.before) {
         (true, _) => DecidedBy::DryRun,
         (false, Some(_)) => DecidedBy::CreationColumn,
@@ -64,7 +69,10 @@ pub async fn end_table_sessions(
     if options.dry_run {
         return Ok(ended);
     }
-    run_batches(table.as_mut(), &mut ended).await?;
+    match run_batches(table.as_mut(), &mut ended).await {
+        Err(SessionError::Store(StoreError::ReadOnly(_))) if ended.ended == 0 => return Err(read_only()),
+        done => done?,
+    }
     tokio::time::sleep(options.settle).await;
     loop {
         ended.passes += 1;
@@ -77,6 +85,10 @@ pub async fn end_table_sessions(
     }
     ended.created_since = table.present().await?.saturating_sub(ended.left);
     Ok(ended)
+}
+
+fn read_only() -> SessionError {
+    SessionError::Refused("the database is read-only: connect to the primary; nothing was touched".to_owned())
 }
 
 async fn run_batches(table: &mut dyn SessionTable, ended: &mut Ended) -> Result<(), SessionError> {

@@ -30,6 +30,10 @@ impl SqliteTable {
         let layout = layout.clone();
         let state = blocking(move || {
             let connection = connect(&path)?;
+            // Negative: in KiB.
+            connection
+                .pragma_update(None, "cache_size", -CACHE_KIB)
+                .map_err(from_sqlite)?;
             let names = resolve(&connection, &layout)?;
             let statements = Statements::new(Dialect::Sqlite, &names, &condition);
             Ok(State { connection, statements })
@@ -125,7 +129,14 @@ fn resolve(connection: &Connection, layout: &TableLayout) -> Result<Names, Store
     )?;
     let is_key = |name: &String| name.eq_ignore_ascii_case(&layout.key);
     let is_unique = (primary.len() == 1 && primary.iter().all(is_key)) || unique.iter().any(is_key);
-    let names = Names::resolve(format!("main.{}", quote_ident(&table)?), layout, |name| {
+    let without_rowid: i64 = connection
+        .query_row(
+            "SELECT wr FROM pragma_table_list(?1) WHERE schema = 'main'",
+            [&table],
+            |row| row.get(0),
+        )
+        .map_err(from_sqlite)?;
+    let mut names = Names::resolve(format!("main.{}", quote_ident(&table)?), layout, |name| {
         columns.iter().find(|column| column.eq_ignore_ascii_case(name)).cloned()
     })?;
     if !is_unique {
@@ -133,6 +144,11 @@ fn resolve(connection: &Connection, layout: &TableLayout) -> Result<Names, Store
             "column {} of {} is not unique: it does not identify a session",
             layout.key, layout.table
         )));
+    }
+    // An index on the key would give its own order, which is a random one on the disk. A column may bear one of the three names.
+    let is_free = |name: &&&str| !columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+    if without_rowid == 0 {
+        names.storage_order = ["rowid", "_rowid_", "oid"].iter().find(is_free).copied();
     }
     Ok(names)
 }
@@ -142,3 +158,7 @@ fn texts(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>,
     let rows = statement.query_map([table], |row| row.get(0)).map_err(from_sqlite)?;
     rows.collect::<Result<_, _>>().map_err(from_sqlite)
 }
+
+/// Sessions lie in indexes at random: what a batch changes of them should not be read anew for the next one. 64 MiB hold the indexes of
+/// a million.
+const CACHE_KIB: i64 = 64 * 1024;

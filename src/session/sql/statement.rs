@@ -29,6 +29,8 @@ pub(super) struct Names {
     pub(super) tenant: Option<String>,
     pub(super) created: Option<(String, CreatedAs)>,
     pub(super) revoked: Option<String>,
+    /// What rows lie on the disk by, where reading them in that order must be asked for: batches then touch each page once.
+    pub(super) storage_order: Option<&'static str>,
 }
 
 /// The statements of one run. Those with a condition take its values as parameters, in order.
@@ -98,6 +100,7 @@ impl Names {
                 Action::Delete => None,
                 Action::Revoke(name) => Some(column(name)?),
             },
+            storage_order: None,
         })
     }
 }
@@ -134,6 +137,7 @@ impl Statements {
             .revoked
             .as_ref()
             .map_or(String::new(), |revoked| format!(" AND {revoked} IS NULL"));
+        let order = names.storage_order.map_or(String::new(), |order| format!("ORDER BY {order}"));
         let batch = format!(
             "{key} IN (SELECT k FROM {SNAPSHOT} WHERE n > {} AND n <= {})",
             parameter(1),
@@ -143,7 +147,7 @@ impl Statements {
             make: format!(
                 "CREATE TEMPORARY TABLE {SNAPSHOT} AS SELECT CAST(0 AS bigint) AS n, {key} AS k FROM {table} WHERE 1 = 0"
             ),
-            fill: format!("INSERT INTO {SNAPSHOT} (n, k) SELECT row_number() OVER (), {key} FROM {table}{terms}"),
+            fill: format!("INSERT INTO {SNAPSHOT} (n, k) SELECT row_number() OVER ({order}), {key} FROM {table}{terms}"),
             index: format!("CREATE UNIQUE INDEX reseal_sessions_n ON {SNAPSHOT} (n)"),
             end: match &names.revoked {
                 None => format!("DELETE FROM {table} WHERE {batch}"),

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::error::store_error;
+use super::identity::Acquaintance;
 use crate::store::StoreError;
 
 /// How to reach a server. Holds the password; `Debug` is not derived.
@@ -14,6 +15,9 @@ use crate::store::StoreError;
 pub struct Server {
     options: PgConnectOptions,
     description: String,
+    answer_max: Duration,
+    /// Shared by all clones: whoever connects must meet the same server.
+    acquaintance: Acquaintance,
 }
 
 impl Server {
@@ -38,7 +42,19 @@ impl Server {
         Ok(Self {
             options: options.disable_statement_logging(),
             description,
+            answer_max: ANSWER_MAX,
+            acquaintance: Acquaintance::default(),
         })
+    }
+
+    /// How long an answer is waited for.
+    pub fn answer_max(&self) -> Duration {
+        self.answer_max
+    }
+
+    /// Waits for an answer otherwise than 60 s.
+    pub fn set_answer_max(&mut self, answer_max: Duration) {
+        self.answer_max = answer_max;
     }
 
     /// The server without credentials.
@@ -67,12 +83,21 @@ impl Server {
             }
             Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         };
-        sqlx::raw_sql(SESSION_SETTINGS)
-            .execute(&mut connection)
-            .await
-            .map_err(store_error)?;
-        Ok(connection)
+        let greeting = async {
+            let set = sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection).await;
+            set.map_err(store_error)?;
+            self.acquaintance.meet(&mut connection).await
+        };
+        match tokio::time::timeout(self.answer_max, greeting).await {
+            Ok(greeted) => greeted.map(|()| connection),
+            Err(_) => Err(no_answer(self.answer_max)),
+        }
     }
+}
+
+/// What a connection without an answer is.
+pub fn no_answer(waited: Duration) -> StoreError {
+    StoreError::Disconnected(format!("no answer within {} s", waited.as_secs()))
 }
 
 fn is_local(host: &str) -> bool {
@@ -80,6 +105,9 @@ fn is_local(host: &str) -> bool {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Twice what the server itself allows a statement (`statement_timeout`).
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// * `row_security = off`: a policy that would hide rows makes the statement fail instead of shortening the count.
 /// * `lock_timeout`: we step back for the application; below `statement_timeout`, or it would be pointless.

@@ -5,9 +5,11 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _};
 
 use super::error::store_error;
-use crate::store::control::{Counters, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine};
+use crate::store::control::{
+    Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
+};
 use crate::store::ledger::{self, Dialect, Field};
-use crate::store::page::Quarantined;
+use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -224,6 +226,22 @@ impl Control for PostgresControl {
         }
     }
 
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        require_current(&mut transaction, plan).await?;
+        for sql in [
+            "UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1",
+            "UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1",
+        ] {
+            sqlx::query(sql)
+                .bind(&plan.identity.id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error)?;
+        }
+        transaction.commit().await.map_err(store_error)
+    }
+
     async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
         let rows = sqlx::query(
             "SELECT relation, row_key, value_column, reason FROM reseal.quarantine WHERE plan_id = $1 ORDER BY relation, seen_at, row_key",
@@ -256,6 +274,85 @@ impl Control for PostgresControl {
             .map_err(store_error)?;
         transaction.commit().await.map_err(store_error)
     }
+
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError> {
+        // Tables of an older version, which a command that only reads leaves as they are.
+        if self.check_version().await? < STATE_VERSION {
+            return Ok(LateValues::default());
+        }
+        let total: i64 = sqlx::query_scalar("SELECT count(*) FROM reseal.late_value WHERE plan_id = $1")
+            .bind(plan)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT relation, row_key, value_column, {}, {} FROM reseal.late_value WHERE plan_id = $1
+              ORDER BY seen_at, relation, row_key, value_column LIMIT $2",
+            rfc3339("seen_at"),
+            rfc3339("last_seen_at")
+        )))
+        .bind(plan)
+        .bind(i64::try_from(listed).unwrap_or(i64::MAX))
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(store_error)?;
+        let values = rows.iter().map(late_of).collect::<Result<_, _>>()?;
+        Ok(LateValues {
+            values,
+            total: total.unsigned_abs(),
+        })
+    }
+
+    async fn now(&mut self) -> Result<String, StoreError> {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {}", rfc3339("clock_timestamp()"))))
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)
+    }
+}
+
+/// Records late values in the transaction of the batch that met them. A value that was seen before is only seen again.
+pub(super) async fn record_late(
+    connection: &mut PgConnection,
+    plan: &str,
+    relation: &str,
+    late: &[Late],
+) -> Result<(), StoreError> {
+    let keys: Vec<&[u8]> = late.iter().map(|value| value.key.as_bytes()).collect();
+    let columns: Vec<i32> = late
+        .iter()
+        .map(|value| i32::try_from(value.column).unwrap_or(i32::MAX))
+        .collect();
+    sqlx::query(
+        "INSERT INTO reseal.late_value AS l (plan_id, relation, row_key, value_column)
+         SELECT $1, $2, unnest($3::bytea[]), unnest($4::int4[])
+         ON CONFLICT (plan_id, relation, row_key, value_column) DO UPDATE SET last_seen_at = excluded.last_seen_at",
+    )
+    .bind(plan)
+    .bind(relation)
+    .bind(keys)
+    .bind(columns)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(store_error)
+}
+
+fn late_of(row: &PgRow) -> Result<StoredLate, StoreError> {
+    Ok(StoredLate {
+        relation: row.try_get(0).map_err(store_error)?,
+        value: Late {
+            key: key(row.try_get::<Option<Vec<u8>>, _>(1).map_err(store_error)?)?.ok_or_else(damaged)?,
+            column: usize::try_from(row.try_get::<i32, _>(2).map_err(store_error)?).map_err(|_| damaged())?,
+        },
+        seen_at: row.try_get(3).map_err(store_error)?,
+        last_seen_at: row.try_get(4).map_err(store_error)?,
+    })
+}
+
+/// SQL for a time as RFC 3339 in UTC, to the millisecond.
+fn rfc3339(time: &str) -> String {
+    format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
 }
 
 /// Locks the plan for this transaction, and fails when somebody else has claimed it since.
@@ -333,7 +430,7 @@ fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
 }
 
 fn damaged() -> StoreError {
-    StoreError::State("a quarantine entry is damaged".to_owned())
+    StoreError::State("an entry of the control tables is damaged".to_owned())
 }
 
 const SELECT_PLAN: &str = "SELECT id, table_name, columns, from_keys, to_key, generation, status, owner,
@@ -347,7 +444,7 @@ const SELECT_RANGE: &str =
 const MIGRATION_LOCK: i32 = 0x7273_6c30;
 
 /// What makes each version out of the one before it; the first makes it out of nothing.
-const MIGRATIONS: &[&str] = &[TABLES, LEDGER_TABLES];
+const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
 
 const TABLES: &str = "
     CREATE SCHEMA IF NOT EXISTS reseal;
@@ -369,7 +466,11 @@ const TABLES: &str = "
         PRIMARY KEY (plan_id, relation, row_key, value_column));
 ";
 
-const LEDGER_TABLES: &str = "
+const TABLES_2: &str = "
+    CREATE TABLE reseal.late_value (
+        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
+        value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));
     CREATE TABLE reseal.instance (
         instance text NOT NULL, keyset text NOT NULL, revision int8 NOT NULL, newest_revision int8 NOT NULL, seals_with int8,
         compromised_opens int8 NOT NULL DEFAULT 0, version text NOT NULL, first_seen_at timestamptz NOT NULL,

@@ -4,17 +4,23 @@ mod arrays;
 mod connect;
 mod control;
 mod error;
+mod hazards;
+mod identity;
 mod intervals;
 mod lock;
+mod pooler;
 mod scan;
 mod session;
 mod statements;
 mod survey;
 mod types;
+mod wide;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use self::connect::Server;
 pub(crate) use self::error::store_error;
@@ -27,6 +33,8 @@ use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, Wor
 pub struct PostgresStore {
     server: Server,
     role: String,
+    /// Set once it is known that a connection keeps its session.
+    keeps_sessions: OnceCell<()>,
 }
 
 impl PostgresStore {
@@ -36,7 +44,15 @@ impl PostgresStore {
         Ok(Self {
             server: Server::parse(url)?,
             role: role.to_owned(),
+            keeps_sessions: OnceCell::new(),
         })
+    }
+
+    /// How long an answer is waited for (60 s unless told otherwise) before the connection counts as lost.
+    #[must_use]
+    pub fn answer_within(mut self, answer_max: Duration) -> Self {
+        self.server.set_answer_max(answer_max);
+        self
     }
 }
 
@@ -52,6 +68,9 @@ impl Store for PostgresStore {
     }
 
     async fn survey(&self, target: &Target) -> Result<Survey, StoreError> {
+        self.keeps_sessions
+            .get_or_try_init(|| pooler::require_sessions(&self.server, &self.role))
+            .await?;
         let mut connection = self.server.connect(&self.role).await?;
         let mut survey = survey::survey(&mut connection, target).await?;
         for relation in &survey.relations {
@@ -100,6 +119,10 @@ impl Store for PostgresStore {
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
         let mut connection = self.server.connect(&self.role).await?;
         scan::samples(&mut connection, rows, value_bytes_max).await
+    }
+
+    fn answer_max(&self) -> Option<Duration> {
+        Some(self.server.answer_max())
     }
 
     fn workers(&self) -> WorkerLimits {

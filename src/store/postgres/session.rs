@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Row as _, ValueRef as _};
+use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Row as _, ValueRef as _};
 use tokio::time::timeout;
 
 use super::arrays::{BinaryArray, BinaryScalar};
-use super::connect::Server;
+use super::connect::{Server, no_answer};
+use super::control::record_late;
 use super::error::store_error;
 use super::types::{self, oid};
+use super::wide::{self, Width};
 use super::{statements, statements::FENCE_PARAMETERS};
 use crate::store::control::Interval;
 use crate::store::page::{Page, RowVersion, Shape};
@@ -28,13 +28,23 @@ pub struct PostgresSession {
     role: String,
     survey: Arc<Survey>,
     connection: Option<PgConnection>,
+    width: Width,
     texts: HashMap<StatementKey, Arc<str>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 enum StatementKey {
-    Page { relation: String, lower: bool, upper: bool },
-    Swap { relation: String, witness: u8, fenced: bool },
+    Page {
+        relation: String,
+        lower: bool,
+        upper: bool,
+        wide: bool,
+    },
+    Swap {
+        relation: String,
+        witness: u8,
+        fenced: bool,
+    },
 }
 
 impl PostgresSession {
@@ -47,6 +57,7 @@ impl PostgresSession {
             role,
             survey,
             connection: Some(connection),
+            width: Width::unknown(),
             texts: HashMap::new(),
         })
     }
@@ -80,7 +91,8 @@ impl Session for PostgresSession {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
-        let answer = timeout(ANSWER_MAX, self.read_page(interval, cursor, limits, page)).await;
+        let answer_max = self.server.answer_max();
+        let answer = timeout(answer_max, self.read_page(interval, cursor, limits, page)).await;
         answer.unwrap_or_else(|_| self.give_up())
     }
 
@@ -99,10 +111,7 @@ impl PostgresSession {
     /// A connection that swallows requests without closing is as lost as one that closed.
     fn give_up<T>(&mut self) -> Result<T, StoreError> {
         self.connection = None;
-        Err(StoreError::Disconnected(format!(
-            "no answer within {} s",
-            ANSWER_MAX.as_secs()
-        )))
+        Err(no_answer(self.server.answer_max()))
     }
 
     async fn read_page(
@@ -119,10 +128,18 @@ impl PostgresSession {
             relation: interval.relation.clone(),
             lower: lower.is_some(),
             upper: upper.is_some(),
+            wide: self.width.is_wide(),
         };
-        let (has_lower, has_upper) = (lower.is_some(), upper.is_some());
+        let (has_lower, has_upper, is_wide) = (lower.is_some(), upper.is_some(), self.width.is_wide());
+        let bounds = usize::from(has_lower) + usize::from(has_upper);
+        let byte_parameter = bounds * self.survey.key.len() + 3;
         let text = self.text(key, |survey| {
-            statements::page(survey, &interval.relation, has_lower, has_upper)
+            let page = statements::page(survey, &interval.relation, has_lower, has_upper);
+            if is_wide {
+                wide::bounded(survey, &page, byte_parameter)
+            } else {
+                page
+            }
         });
         let mut arguments = PgArguments::default();
         for bound in [lower, upper].into_iter().flatten() {
@@ -133,6 +150,9 @@ impl PostgresSession {
             &mut arguments,
             i32::try_from(limits.value_bytes_max.min(PG_VALUE_BYTES_MAX)).unwrap_or(i32::MAX),
         )?;
+        if is_wide {
+            add(&mut arguments, i64::try_from(limits.bytes).unwrap_or(i64::MAX))?;
+        }
 
         let survey = Arc::clone(&self.survey);
         let connection = live(&mut self.connection)?;
@@ -141,9 +161,12 @@ impl PostgresSession {
         while let Some(row) = rows.try_next().await.map_err(store_error)? {
             push_row(&survey, &row, page).map_err(store_error)?;
             if page.byte_len() >= limits.bytes {
+                self.width.learn(page.len(), limits.rows, true);
                 return Ok(PageEnd::More);
             }
         }
+        // The server counts fewer bytes than the page has, so that it never ends one that the page would go on with.
+        self.width.learn(page.len(), limits.rows, false);
         Ok(if page.len() < limits.rows {
             PageEnd::End
         } else {
@@ -176,12 +199,22 @@ impl PostgresSession {
         };
         let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
         let arguments = self.swap_arguments(batch, witness)?;
-        let row = sqlx::query_with(AssertSqlSafe(text), arguments)
-            .fetch_one(live(&mut self.connection)?)
-            .await
-            .map_err(store_error)?;
+        let swap = sqlx::query_with(AssertSqlSafe(text), arguments);
+        let row = match batch.fence {
+            // Rare: only sweeps meet late values, and few of them. Their record commits with the rows.
+            Some(fence) if !batch.swaps.late.is_empty() => {
+                let mut transaction = live(&mut self.connection)?.begin().await.map_err(store_error)?;
+                let row = swap.fetch_one(&mut *transaction).await.map_err(store_error)?;
+                if row.try_get::<i64, _>(MOVED).map_err(store_error)? > 0 {
+                    record_late(&mut transaction, &fence.plan, batch.relation, &batch.swaps.late).await?;
+                    transaction.commit().await.map_err(store_error)?;
+                }
+                row
+            }
+            _ => swap.fetch_one(live(&mut self.connection)?).await.map_err(store_error)?,
+        };
         let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
-        let (rows, values, moved) = (count(0)?, count(1)?, count(2)?);
+        let (rows, values, moved) = (count(0)?, count(1)?, count(MOVED)?);
         if moved == 0 {
             return Err(StoreError::Superseded);
         }
@@ -318,7 +351,8 @@ impl PostgresSession {
 #[async_trait]
 impl SetWriter for PostgresSession {
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
-        let answer = timeout(ANSWER_MAX, self.swap(batch, witness)).await;
+        let answer_max = self.server.answer_max();
+        let answer = timeout(answer_max, self.swap(batch, witness)).await;
         answer.unwrap_or_else(|_| self.give_up())
     }
 }
@@ -413,9 +447,9 @@ where
     })
 }
 
+/// The column of a swap's answer that says whether the range is still ours.
+const MOVED: usize = 2;
 /// Length and bytes of an array element of fixed size; a guess that only saves growing the buffer.
 const ELEMENT_BYTES: usize = 12;
-/// Twice what the server itself allows a statement (`statement_timeout`).
-const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

@@ -4,6 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::error::store_error;
+use super::hazards::{hazards, server_state};
 use super::types;
 use crate::store::StoreError;
 use crate::store::ident::quote_ident;
@@ -111,10 +112,11 @@ pub async fn require_usable(connection: &mut PgConnection, survey: &Survey) -> R
     }
 }
 
-struct Resolved {
-    oid: u32,
+/// A table as the catalogue knows it.
+pub(super) struct Resolved {
+    pub(super) oid: u32,
     kind: char,
-    display: String,
+    pub(super) display: String,
     sql_name: String,
 }
 
@@ -174,10 +176,11 @@ fn qualified(schema: &str, name: &str) -> Result<String, StoreError> {
     Ok(format!("{}.{}", quote_ident(schema)?, quote_ident(name)?))
 }
 
-struct Described {
-    attnum: i16,
+/// A column with its number.
+pub(super) struct Described {
+    pub(super) attnum: i16,
     generated: bool,
-    column: Column,
+    pub(super) column: Column,
 }
 
 async fn columns(connection: &mut PgConnection, table: u32) -> Result<Vec<Described>, StoreError> {
@@ -293,116 +296,6 @@ pub async fn relations(connection: &mut PgConnection, table: u32) -> Result<Vec<
             })
         })
         .collect()
-}
-
-/// Triggers, rules, indexes, constraints, publications: what an UPDATE of the encrypted columns would set in motion.
-async fn hazards(
-    connection: &mut PgConnection,
-    table: &Resolved,
-    columns: &[Described],
-    values: &[Column],
-    observations: &mut Vec<Observation>,
-) -> Result<(), StoreError> {
-    let attnums: Vec<i16> = columns
-        .iter()
-        .filter(|described| values.iter().any(|value| value.name == described.column.name))
-        .map(|described| described.attnum)
-        .collect();
-    let name_of = |attnum: i16| {
-        columns
-            .iter()
-            .find(|described| described.attnum == attnum)
-            .map_or_else(String::new, |described| described.column.name.clone())
-    };
-    let rows = sqlx::query(
-        "SELECT 'trigger', t.tgname::text, 0::int2, false FROM pg_trigger t
-          WHERE t.tgrelid = $1::int8::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 16) <> 0
-            AND (t.tgattr = '' OR t.tgattr::int2[] && $2::int2[])
-         UNION ALL
-         SELECT 'rule', r.rulename::text, 0::int2, false FROM pg_rewrite r
-          WHERE r.ev_class = $1::int8::oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'
-         UNION ALL
-         SELECT DISTINCT 'index', c.relname::text, d.refobjsubid::int2, i.indisunique FROM pg_depend d
-           JOIN pg_index i ON i.indexrelid = d.objid JOIN pg_class c ON c.oid = i.indexrelid
-          WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::int8::oid
-            AND d.refobjsubid = ANY ($2::int2[])
-         UNION ALL
-         SELECT CASE contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, conname::text, 0::int2, false FROM pg_constraint
-          WHERE (conrelid = $1::int8::oid AND contype IN ('f', 'c') AND conkey && $2::int2[])
-             OR (confrelid = $1::int8::oid AND contype = 'f' AND confkey && $2::int2[])
-         UNION ALL
-         SELECT 'publication', pubname::text, 0::int2, false FROM pg_publication_tables p
-          WHERE p.schemaname || '.' || p.tablename = $3",
-    )
-    .bind(i64::from(table.oid))
-    .bind(&attnums)
-    .bind(&table.display)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(store_error)?;
-    for row in rows {
-        let what: String = row.try_get(0).map_err(store_error)?;
-        let name: String = row.try_get(1).map_err(store_error)?;
-        observations.push(match what.as_str() {
-            "trigger" => Observation::UpdateTrigger(name),
-            "rule" => Observation::Rule(name),
-            "index" => Observation::IndexOnValue {
-                index: name,
-                column: name_of(row.try_get(2).map_err(store_error)?),
-                unique: row.try_get(3).map_err(store_error)?,
-            },
-            "foreign key" => Observation::ForeignKeyOnValue(name),
-            "check" => Observation::CheckOnValue(name),
-            _ => Observation::ChangeCapture(format!("publication {name}")),
-        });
-    }
-    let foreign_leaves = sqlx::query(
-        "WITH RECURSIVE tree AS (
-             SELECT $1::int8::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
-         SELECT c.oid::regclass::text FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind NOT IN ('r', 'p') AND c.oid <> $1::int8::oid",
-    )
-    .bind(i64::from(table.oid))
-    .fetch_all(connection)
-    .await
-    .map_err(store_error)?;
-    for row in foreign_leaves {
-        observations.push(Observation::ForeignLeaf(row.try_get(0).map_err(store_error)?));
-    }
-    Ok(())
-}
-
-async fn server_state(
-    connection: &mut PgConnection,
-    table: &Resolved,
-    observations: &mut Vec<Observation>,
-) -> Result<(), StoreError> {
-    let rows = sqlx::query(
-        "SELECT 'readonly', CASE WHEN pg_is_in_recovery() THEN 'a standby in recovery'
-                                 WHEN current_setting('transaction_read_only')::bool THEN 'default_transaction_read_only is on' END
-         UNION ALL SELECT 'rls', CASE WHEN row_security_active($1::int8::oid) THEN 'active' END
-         UNION ALL SELECT 'privilege', CASE WHEN NOT has_table_privilege($1::int8::oid, 'SELECT') THEN 'SELECT on the table' END
-         UNION ALL SELECT 'slots', CASE WHEN n > 0 THEN n || ' logical replication slot(s)' END
-                     FROM (SELECT count(*) AS n FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()) s
-         UNION ALL SELECT 'replicas', CASE WHEN n > 0 THEN n::text END FROM (SELECT count(*) AS n FROM pg_stat_replication) r",
-    )
-    .bind(i64::from(table.oid))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(store_error)?;
-    for row in rows {
-        let what: String = row.try_get(0).map_err(store_error)?;
-        let Some(text) = row.try_get::<Option<String>, _>(1).map_err(store_error)? else {
-            continue;
-        };
-        observations.push(match what.as_str() {
-            "readonly" => Observation::ReadOnlyServer(text),
-            "rls" => Observation::RowSecurity,
-            "privilege" => Observation::MissingPrivilege(text),
-            "slots" => Observation::ChangeCapture(text),
-            _ => Observation::Replicas(text.parse().unwrap_or(0)),
-        });
-    }
-    Ok(())
 }
 
 /// Which of these columns this user may not update.

@@ -6,15 +6,16 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
 use super::control_sql::{
-    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, SET_STATUS, SET_VERSION,
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES,
+    SELECT_LATE, SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::session::to_i64;
 use crate::store::control::{
-    Counters, Fence, Interval, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+    Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
-use crate::store::page::Quarantined;
+use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -180,6 +181,19 @@ impl Control for SqliteControl {
         .await
     }
 
+    async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let plan = plan.clone();
+        self.write(move |connection| {
+            check_generation(connection, &plan)?;
+            connection
+                .execute(RESTART_RANGES, [&plan.identity.id])
+                .and_then(|_| connection.execute(SET_STATUS, (&plan.identity.id, PlanStatus::Running.as_str())))
+                .map(drop)
+                .map_err(from_sqlite)
+        })
+        .await
+    }
+
     async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
         let plan = plan.to_owned();
         self.handle
@@ -202,6 +216,49 @@ impl Control for SqliteControl {
         })
         .await
     }
+
+    async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError> {
+        let plan = plan.to_owned();
+        self.handle
+            .run(move |connection| {
+                // Tables of an older version, which a command that only reads leaves as they are.
+                if version(connection)?.is_none_or(|version| version < STATE_VERSION) {
+                    return Ok(LateValues::default());
+                }
+                let total: i64 = connection
+                    .query_row("SELECT count(*) FROM reseal_late_value WHERE plan = ?1", [&plan], |row| {
+                        row.get(0)
+                    })
+                    .map_err(from_sqlite)?;
+                let values = collect(connection, SELECT_LATE, (&plan, to_i64(listed as u64)), read_late)?;
+                Ok(LateValues {
+                    values,
+                    total: total.unsigned_abs(),
+                })
+            })
+            .await
+    }
+
+    async fn now(&mut self) -> Result<String, StoreError> {
+        self.handle
+            .run(|connection| {
+                connection
+                    .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')", [], |row| row.get(0))
+                    .map_err(from_sqlite)
+            })
+            .await
+    }
+}
+
+/// Records late values within a batch's transaction.
+pub(super) fn record_late(connection: &Connection, plan: &str, relation: &str, late: &[Late]) -> Result<(), StoreError> {
+    for value in late {
+        connection
+            .prepare_cached(LATE)
+            .and_then(|mut statement| statement.execute((plan, relation, value.key.as_bytes(), to_i64(value.column as u64))))
+            .map_err(from_sqlite)?;
+    }
+    Ok(())
 }
 
 /// Moves a range within a batch's transaction.
@@ -235,14 +292,7 @@ pub(super) fn advance(
 
 /// The version of the tables, `None` without tables. A newer one is refused, whoever asks.
 fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
-    let exists: bool = connection
-        .query_row(
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'reseal_meta'",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(from_sqlite)?;
-    if !exists {
+    if !has_table(connection, "reseal_meta")? {
         return Ok(None);
     }
     let version = connection
@@ -261,6 +311,16 @@ fn version(connection: &Connection) -> Result<Option<i64>, StoreError> {
         ))),
         _ => Err(damaged("the version in reseal_meta is missing or not a number")),
     }
+}
+
+fn has_table(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+    connection
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+            [name],
+            |row| row.get(0),
+        )
+        .map_err(from_sqlite)
 }
 
 fn check_generation(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
@@ -346,6 +406,18 @@ fn read_quarantine(row: &Row<'_>) -> Result<StoredQuarantine, StoreError> {
             column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
             reason: field(row, "reason")?,
         },
+    })
+}
+
+fn read_late(row: &Row<'_>) -> Result<StoredLate, StoreError> {
+    Ok(StoredLate {
+        relation: field(row, "relation")?,
+        value: Late {
+            key: read_key(&field::<Vec<u8>>(row, "row_key")?)?,
+            column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
+        },
+        seen_at: field(row, "seen_at")?,
+        last_seen_at: field(row, "last_seen_at")?,
     })
 }
 

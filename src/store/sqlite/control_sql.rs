@@ -5,7 +5,7 @@ use crate::store::ledger::Dialect;
 /// What makes each version out of the one before it; the first makes it out of nothing.
 ///
 /// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
-pub(super) const MIGRATIONS: &[&str] = &[TABLES, LEDGER_TABLES];
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
 
 const TABLES: &str = "
 CREATE TABLE reseal_meta (
@@ -53,7 +53,16 @@ CREATE TABLE reseal_quarantine (
 ) WITHOUT ROWID;
 ";
 
-const LEDGER_TABLES: &str = "
+const TABLES_2: &str = "
+CREATE TABLE reseal_late_value (
+    plan TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    row_key BLOB NOT NULL,
+    column_index INTEGER NOT NULL,
+    seen_at TEXT NOT NULL,
+    last_seen_at TEXT NOT NULL,
+    PRIMARY KEY (plan, relation, row_key, column_index)
+) WITHOUT ROWID;
 CREATE TABLE reseal_instance (
     instance TEXT NOT NULL,
     keyset TEXT NOT NULL,
@@ -124,6 +133,8 @@ SELECT ?1, coalesce(max(id) + 1, 0), ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%f
 pub(super) const SET_STATUS: &str =
     "UPDATE reseal_plan SET status = ?2, updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1";
 
+pub(super) const RESTART_RANGES: &str = "UPDATE reseal_range SET cursor_key = NULL, done = 0 WHERE plan = ?1";
+
 pub(super) const ADVANCE: &str = "
 UPDATE reseal_range SET
     cursor_key = coalesce(?4, cursor_key),
@@ -143,3 +154,13 @@ INSERT INTO reseal_quarantine (plan, relation, row_key, column_index, reason, fo
 VALUES (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ON CONFLICT (plan, relation, row_key, column_index)
 DO UPDATE SET reason = excluded.reason, found_at = excluded.found_at WHERE reason IS NOT excluded.reason";
+
+/// A value that was seen before is only seen again.
+pub(super) const LATE: &str = "
+INSERT INTO reseal_late_value (plan, relation, row_key, column_index, seen_at, last_seen_at)
+VALUES (?1, ?2, ?3, ?4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (plan, relation, row_key, column_index) DO UPDATE SET last_seen_at = excluded.last_seen_at";
+
+pub(super) const SELECT_LATE: &str = "
+SELECT relation, row_key, column_index, seen_at, last_seen_at FROM reseal_late_value WHERE plan = ?1
+ORDER BY seen_at, relation, row_key, column_index LIMIT ?2";

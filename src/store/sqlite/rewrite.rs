@@ -187,6 +187,7 @@ impl Batch {
         self.bytes_new += self.judged.byte_len();
         self.found.tally += self.judged.tally;
         self.found.quarantined.append(&mut self.judged.quarantined);
+        self.found.late.append(&mut self.judged.late);
         if self.judged.is_empty() {
             return Ok(false);
         }

@@ -1,6 +1,6 @@
 //! Plans, ranges and locks: who may write, and what is remembered.
 
-use reseal::store::control::{Counters, Fence, Plan, PlanIdentity, PlanStatus, Range};
+use reseal::store::control::{Counters, Fence, LateValues, Plan, PlanIdentity, PlanStatus, Range};
 use reseal::store::survey::Survey;
 use reseal::store::{Control, PageEnd, Store, StoreError};
 
@@ -310,6 +310,82 @@ pub async fn a_newer_state_is_refused(fixture: &dyn Fixture) {
     );
 }
 
+pub async fn late_values_commit_with_their_batch(fixture: &dyn Fixture) {
+    table(fixture, 6).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    assert_eq!(control.late("plan", 10).await.unwrap(), LateValues::default());
+    fixture.execute("UPDATE t SET c = 'o:late' WHERE id IN (2, 5)").await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+
+    // A batch that is rejected leaves no record, whatever its fence is wrong about.
+    for stale in [
+        Fence {
+            epoch: range.epoch - 1,
+            ..fence(&range)
+        },
+        Fence {
+            plan: "another".to_owned(),
+            ..fence(&range)
+        },
+    ] {
+        let refused = batch(&mut *session, &range.interval, None, rows(100), Some(&stale), false).await;
+        assert!(matches!(refused, Err(StoreError::Superseded)), "{refused:?}");
+    }
+    assert_eq!(control.late("plan", 10).await.unwrap(), LateValues::default());
+
+    let before = control.now().await.unwrap();
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), false)
+        .await
+        .unwrap();
+    let after = control.now().await.unwrap();
+    let late = control.late("plan", 10).await.unwrap();
+    let ids = |late: &LateValues| -> Vec<i64> {
+        let keys = late
+            .values
+            .iter()
+            .map(|stored| stored.value.key.cells().next().unwrap().as_int());
+        keys.map(Option::unwrap).collect()
+    };
+    assert_eq!((ids(&late), late.total), (vec![2, 5], 2));
+    for stored in &late.values {
+        assert_eq!((&stored.relation, stored.value.column), (&range.interval.relation, 0));
+        assert!(
+            before <= stored.seen_at && stored.seen_at <= after,
+            "{before} {stored:?} {after}"
+        );
+        assert_eq!(stored.seen_at, stored.last_seen_at);
+    }
+    assert_eq!(count_new(fixture).await, "6");
+
+    // Seen again it is one value still, with the time at which it was seen first; and a list may be short.
+    fixture.execute("UPDATE t SET c = 'o:later' WHERE id = 5").await;
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), false)
+        .await
+        .unwrap();
+    let again = control.late("plan", 10).await.unwrap();
+    assert_eq!((&again.values[0], again.total), (&late.values[0], 2));
+    assert_eq!(again.values[1].seen_at, late.values[1].seen_at);
+    assert!(again.values[1].last_seen_at >= after, "{again:?}");
+    let short = control.late("plan", 1).await.unwrap();
+    assert_eq!((short.values.len(), short.total), (1, 2));
+    assert_eq!(control.late("another", 10).await.unwrap().total, 0);
+
+    // Tables of a Reseal that knew no late values: reading finds none, and migrating adds what is missing.
+    fixture
+        .execute(&format!("DROP TABLE {}", fixture.control_table("late_value")))
+        .await;
+    assert_eq!(control.late("plan", 10).await.unwrap(), LateValues::default());
+    control.migrate().await.unwrap();
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().generation, plan.generation);
+    fixture.execute("UPDATE t SET c = 'o:late' WHERE id = 1").await;
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), false)
+        .await
+        .unwrap();
+    assert_eq!(ids(&control.late("plan", 10).await.unwrap()), [1]);
+}
+
 pub async fn quarantine_is_cleared_by_the_current_plan_only(fixture: &dyn Fixture) {
     table(fixture, 3).await;
     fixture.execute("UPDATE t SET c = 'plain' WHERE id = 2").await;
@@ -340,6 +416,29 @@ pub async fn status_moves_under_the_current_generation_only(fixture: &dyn Fixtur
     assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
     control.set_status(&new, PlanStatus::Swept).await.unwrap();
     assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Swept);
+}
+
+pub async fn a_plan_that_begins_afresh_keeps_its_counters(fixture: &dyn Fixture) {
+    table(fixture, 5).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    control.set_status(&plan, PlanStatus::Verified).await.unwrap();
+    let before = control.ranges("plan").await.unwrap().remove(0);
+    assert!(before.done && before.cursor.is_some());
+
+    let taken = control.claim_plan(&identity("plan"), "bob@host").await.unwrap();
+    assert!(matches!(control.restart(&plan).await, Err(StoreError::Superseded)));
+    assert!(control.ranges("plan").await.unwrap()[0].done);
+    control.restart(&taken).await.unwrap();
+    let after = control.ranges("plan").await.unwrap().remove(0);
+    assert!(!after.done && after.cursor.is_none());
+    assert_eq!((after.counters, &after.interval), (before.counters, &before.interval));
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
 }
 
 pub async fn one_operator_at_a_time(fixture: &dyn Fixture) {

@@ -1,0 +1,60 @@
+//! Where the reports of a rehearsal go.
+//!
+//! They are written twice: before the rehearsal begins as one that has not come to its end, and after it. Whatever happens in between,
+//! nobody finds the good report of an earlier run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{CliError, Exit};
+use crate::key::write_public;
+use crate::report::{self, Rehearsal};
+
+/// Which reports are wanted.
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Write report.html (one page, works offline), report.md (for a pull request) and report.json to this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
+    /// Write JUnit XML to this file: a test case for each promise and each probe
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    /// Writes what was asked for; files of an earlier run are replaced.
+    pub fn write(&self, rehearsal: &Rehearsal) -> Result<(), CliError> {
+        if let Some(folder) = &self.report {
+            fs::create_dir_all(folder).map_err(|error| unwritten(folder, &error))?;
+            write(&folder.join("report.html"), report::html(rehearsal))?;
+            write(
+                &folder.join("report.md"),
+                Ok::<_, std::convert::Infallible>(report::markdown(rehearsal)),
+            )?;
+            write(&folder.join("report.json"), report::json(rehearsal))?;
+        }
+        if let Some(file) = &self.junit {
+            write(file, report::junit(rehearsal))?;
+        }
+        Ok(())
+    }
+
+    /// Where a person finds the page.
+    pub fn page(&self) -> Option<PathBuf> {
+        self.report.as_ref().map(|folder| folder.join("report.html"))
+    }
+}
+
+fn write<E: std::error::Error>(file: &Path, text: Result<String, E>) -> Result<(), CliError> {
+    let text = text.map_err(|error| CliError::from_error(Exit::Bug, &error).at(format!("file {}", file.display())))?;
+    write_public(file, text.as_bytes(), true).map_err(|fault| unwritten(file, &fault))
+}
+
+fn unwritten(place: &Path, error: &dyn std::error::Error) -> CliError {
+    CliError::from_error(Exit::Unusable, error)
+        .at(format!("report {}", place.display()))
+        .next("name a place for --report and --junit that can be written and has room")
+}

@@ -1,0 +1,252 @@
+//! `reseal keys check`: for cron and CI, whether a key is due.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::sealed::{Sealed, Tallies};
+use crate::cli::arg::{KeyringArgs, keyset};
+use crate::cli::max_age::{MaxAgeArgs, describe};
+use crate::cli::{CliError, Context, Exit};
+use crate::key::{Age, Key, KeyId, KeyState, Keyset, KeysetName};
+
+/// Check that no key is older, or has sealed more, than it may; exit 7 when one has
+///
+/// Looked at are the primary key of each keyset, counted from its making, and keys that no longer seal, counted from when they were
+/// replaced: a rotation that never ended. A primary whose age nobody knows is a finding, too: an imported key may be of any age.
+///
+/// AES-GCM bounds how many values a key may seal (2^32). Applications that use the crate and rotations count them in a file beside
+/// the keyring, which processes may share. Copies of the keyring on other hosts have files of their own: add them with --seals. What
+/// other libraries seal is not counted.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CheckArgs {
+    /// Only these keysets
+    #[arg(value_name = "KEYSET")]
+    keysets: Vec<KeysetName>,
+
+    #[command(flatten)]
+    limit: MaxAgeArgs,
+
+    /// Add the seals that were counted beside another copy of the keyring (reseal.keyring.seals); repeat for more
+    #[arg(long, value_name = "FILE")]
+    seals: Vec<PathBuf>,
+
+    #[command(flatten)]
+    keyring: KeyringArgs,
+}
+
+#[derive(Serialize)]
+struct CheckDocument<'a> {
+    command: &'static str,
+    keyring: String,
+    generation: u64,
+    max_age_seconds: i64,
+    keysets: Vec<PrimaryView<'a>>,
+    findings: Vec<Finding<'a>>,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct PrimaryView<'a> {
+    name: &'a str,
+    primary: KeyId,
+    age_seconds: Option<i64>,
+    age_known: bool,
+    /// How many values it has sealed, where that is bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seals_counted: Option<Sealed>,
+}
+
+/// One thing that is not as the policy wants it.
+#[derive(Serialize)]
+struct Finding<'a> {
+    keyset: &'a str,
+    key: KeyId,
+    finding: &'static str,
+    what: String,
+    age_seconds: Option<i64>,
+    next: String,
+}
+
+pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let max_age = args.limit.for_keys()?;
+    let now = (context.now)();
+    let keyring = args.keyring.open(context)?;
+    let tallies = Tallies::read(&args.keyring.keyring, &args.seals)?;
+    let keysets: Vec<&Keyset> = if args.keysets.is_empty() {
+        keyring.keysets().iter().collect()
+    } else {
+        let chosen = args.keysets.iter().map(|name| keyset(&keyring, name));
+        chosen.collect::<Result<_, _>>()?
+    };
+    if keysets.is_empty() {
+        // Nothing was checked: that must not look like a pass.
+        return Err(
+            CliError::new(Exit::Unusable, "the keyring holds no keysets: there is nothing to check")
+                .at(format!("keyring {}", args.keyring.keyring.display()))
+                .next("reseal keys generate KEYSET"),
+        );
+    }
+    let judge = |keyset| {
+        let aged = findings(keyset, max_age, now);
+        aged.into_iter().chain(worn(keyset, &tallies)).collect::<Vec<_>>()
+    };
+    let findings: Vec<Finding<'_>> = keysets.iter().flat_map(|keyset| judge(keyset)).collect();
+    let exit = if findings.is_empty() { Exit::Done } else { Exit::Findings };
+    for keyset in &keysets {
+        if !findings.iter().any(|finding| finding.keyset == keyset.name().as_str()) {
+            let age = keyset.primary().age(now).duration().unwrap_or_default();
+            context.output.say(&format!(
+                "{}: primary key {} is {} old, {} at most.",
+                keyset.name(),
+                keyset.primary().id(),
+                describe(age),
+                describe(max_age)
+            ));
+        }
+    }
+    for finding in &findings {
+        context.output.say(&format!("{}: {}", finding.keyset, finding.what));
+        context.output.say(&format!("     next: {}", finding.next));
+    }
+    let document = CheckDocument {
+        command: "check",
+        keyring: args.keyring.keyring.display().to_string(),
+        generation: keyring.generation(),
+        max_age_seconds: max_age.as_secs(),
+        keysets: keysets.iter().map(|keyset| PrimaryView::of(keyset, &tallies, now)).collect(),
+        findings,
+        exit: exit.code(),
+    };
+    context.output.document("reseal.keys/1", &document)?;
+    Ok(exit)
+}
+
+impl<'a> PrimaryView<'a> {
+    fn of(keyset: &'a Keyset, tallies: &Tallies, now: Timestamp) -> Self {
+        let age = keyset.primary().age(now);
+        Self {
+            name: keyset.name().as_str(),
+            primary: keyset.primary().id(),
+            age_seconds: age.duration().map(|age| age.as_secs()),
+            age_known: matches!(age, Age::Known(_)),
+            seals_counted: tallies.of(keyset.primary()),
+        }
+    }
+}
+
+fn findings(keyset: &Keyset, max_age: SignedDuration, now: Timestamp) -> Vec<Finding<'_>> {
+    let primary = keyset.primary();
+    let age = primary.age(now);
+    let judged = match age {
+        Age::Known(age) if age <= max_age => None,
+        Age::Known(age) => Some((
+            "overdue",
+            format!(
+                "primary key {} is {} old, {} at most",
+                primary.id(),
+                describe(age),
+                describe(max_age)
+            ),
+        )),
+        Age::AtLeast(age) if age > max_age => Some((
+            "overdue",
+            format!(
+                "primary key {} was imported {} ago and is older than that, {} at most",
+                primary.id(),
+                describe(age),
+                describe(max_age)
+            ),
+        )),
+        Age::AtLeast(age) => Some((
+            "age-unknown",
+            format!(
+                "primary key {} was imported {} ago; how old it was then is not known",
+                primary.id(),
+                describe(age)
+            ),
+        )),
+        Age::Unknown => Some((
+            "age-unknown",
+            format!(
+                "primary key {} was made in the future, says its record: this clock is wrong, or the one of its making was",
+                primary.id()
+            ),
+        )),
+    };
+    let mut found: Vec<Finding<'_>> = judged
+        .map(|(finding, what)| Finding {
+            keyset: keyset.name().as_str(),
+            key: primary.id(),
+            finding,
+            what,
+            age_seconds: age.duration().map(|age| age.as_secs()),
+            next: successor(keyset),
+        })
+        .into_iter()
+        .collect();
+    for key in keyset.keys() {
+        let Some(retiring) = key.retiring_for(now).filter(|retiring| *retiring > max_age) else {
+            continue;
+        };
+        found.push(Finding {
+            keyset: keyset.name().as_str(),
+            key: key.id(),
+            finding: "unfinished",
+            what: format!(
+                "key {} was replaced {} ago, and applications are still given it",
+                key.id(),
+                describe(retiring)
+            ),
+            age_seconds: Some(retiring.as_secs()),
+            next: format!("reseal verify, then: reseal keys retire {} {}", keyset.name(), key.id()),
+        });
+    }
+    found
+}
+
+/// Whether the primary has sealed so much that a successor is due.
+fn worn<'a>(keyset: &'a Keyset, tallies: &Tallies) -> Option<Finding<'a>> {
+    let primary = keyset.primary();
+    let sealed = tallies.of(primary)?;
+    let counted = sealed.counted.filter(|counted| *counted >= sealed.warned_at)?;
+    let (finding, rest) = if counted >= sealed.refused_at {
+        ("exhausted", "it seals no more".to_owned())
+    } else {
+        ("worn", format!("from {} on it seals no more", sealed.refused_at))
+    };
+    let what = format!("primary key {} has sealed {counted} values: {rest}", primary.id());
+    Some(Finding {
+        keyset: keyset.name().as_str(),
+        key: primary.id(),
+        finding,
+        what,
+        age_seconds: None,
+        next: successor(keyset),
+    })
+}
+
+/// How the primary gets a successor: there may be one waiting.
+fn successor(keyset: &Keyset) -> String {
+    let waits = |state| {
+        keyset
+            .keys()
+            .iter()
+            .find(|key: &&Key| key.state() == state && key.retired_at().is_none())
+    };
+    if let Some(staged) = waits(KeyState::Staged) {
+        format!("reseal keys promote {} {}", keyset.name(), staged.id())
+    } else if let Some(pending) = waits(KeyState::Pending) {
+        format!("reseal keys stage {} {}", keyset.name(), pending.id())
+    } else {
+        format!("reseal keys generate {}", keyset.name())
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  reseal keys check --max-age 90d
+  reseal keys check customer-data --config /etc/app/reseal.toml --json";

@@ -1,0 +1,220 @@
+//! Values that appear under the old key after every writer was to have switched: reported with the time at which they were seen, and
+//! after a compromise never sealed anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use reseal::rotation::Options;
+use reseal::store::Store;
+use serde_json::Value;
+use support::faulty::{Faulty, Order, What, When};
+use support::people::{Column, FernetKey, GAP, Home, Live, Person, Stored};
+use support::rotation::{Finished, Rotation, wait_until};
+
+fn homes() -> Vec<Home> {
+    [Some(Home::sqlite("wal")), Home::postgres()].into_iter().flatten().collect()
+}
+
+/// Column and key of each late value.
+fn late(finished: &Finished) -> Vec<(String, i64)> {
+    let values = finished.document["late_values"].as_array().unwrap();
+    assert_eq!(finished.count("late_values_total"), values.len() as u64);
+    let mut found: Vec<_> = values
+        .iter()
+        .map(|value| {
+            assert!(value["table"].as_str().unwrap().ends_with("people"), "{value}");
+            for time in ["seen_at", "last_seen_at"] {
+                let time: jiff::Timestamp = value[time].as_str().unwrap().parse().unwrap();
+                assert!(time > jiff::Timestamp::UNIX_EPOCH);
+            }
+            (
+                value["column"].as_str().unwrap().to_owned(),
+                value["primary_key"]["id"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn stored(live: &mut Live, id: i64) -> Stored {
+    live.snapshot().rows.into_iter().find(|row| row.id == id).unwrap()
+}
+
+#[test]
+fn heavy_a_writer_that_still_uses_the_old_key_is_reported() {
+    for home in homes() {
+        let (old, new) = (FernetKey::generate(), FernetKey::generate());
+        home.fill(60, &old);
+        let rotation = Rotation::new(&home, &old, &new);
+        let first = rotation.complete(&[]);
+        assert_eq!(late(&first), [], "nobody is accused of what the ranges found");
+
+        let mut live = home.connect();
+        live.replace(3 * GAP, Column::Email, Some(&old.seal("stale")));
+        live.insert(&Person::new(700, 1).seal(700 * GAP, &old));
+        let expected = [
+            ("email".to_owned(), 3 * GAP),
+            ("email".to_owned(), 700 * GAP),
+            ("note".to_owned(), 700 * GAP),
+        ];
+        let second = rotation.complete(&[]);
+        assert_eq!(late(&second), expected);
+        assert_eq!(new.open(&stored(&mut live, 3 * GAP).email).unwrap(), "stale");
+        assert!(second.stderr.contains("a writer still uses the old key"), "{}", second.stderr);
+        assert!(!second.text().contains("gAAAA"), "{}", second.text());
+
+        // The record stays, and is not news.
+        let third = rotation.complete(&[]);
+        assert_eq!(third.document["late_values"], second.document["late_values"]);
+        assert_eq!(third.count("values_reencrypted"), 0);
+    }
+}
+
+#[test]
+fn heavy_after_a_compromise_late_values_are_quarantined_and_never_sealed_anew() {
+    for home in homes() {
+        let (old, new) = (FernetKey::generate(), FernetKey::generate());
+        home.fill(60, &old);
+        let rotation = Rotation::new(&home, &old, &new);
+        rotation.complete(&["--compromised"]);
+
+        let mut live = home.connect();
+        let forged = old.seal("forged");
+        live.replace(3 * GAP, Column::Email, Some(&forged));
+        let before = live.snapshot().rows;
+        for _ in ["the run that meets it", "one after that"] {
+            let run = rotation.run(&["--compromised"]);
+            assert_eq!(run.code, Some(7), "{}", run.text());
+            assert_eq!(late(&run), [("email".to_owned(), 3 * GAP)]);
+            assert_eq!(run.count("quarantined_total"), 1);
+            assert_eq!(run.document["not_current"], Value::Array(Vec::new()));
+            let reason = run.document["quarantined"][0]["reason"].as_str().unwrap();
+            assert!(reason.contains("may be forged"), "{reason}");
+            assert_eq!(run.count("values_reencrypted"), before_rotated(&before));
+            assert!(run.count("sweeps") <= 3, "what stays is not swept for ever: {}", run.document);
+            assert_eq!(live.snapshot().rows, before, "byte for byte");
+        }
+
+        // Nor by a run that has forgotten what happened.
+        let forgetful = rotation.run(&[]);
+        assert_eq!(forgetful.code, Some(4), "{}", forgetful.text());
+        assert!(forgetful.text().contains("--compromised"), "{}", forgetful.text());
+        assert_eq!(live.snapshot().rows, before, "byte for byte");
+
+        // Mended through the application, it is done; found genuine, it may be accepted by name.
+        live.replace(3 * GAP, Column::Email, Some(&new.seal("genuine")));
+        rotation.complete(&["--compromised"]);
+        live.replace(4 * GAP, Column::Email, Some(&old.seal("a slow clerk")));
+        assert_eq!(rotation.run(&["--compromised"]).code, Some(7));
+        rotation.complete(&["--accept", "may-be-forged"]);
+        assert_eq!(new.open(&stored(&mut live, 4 * GAP).email).unwrap(), "a slow clerk");
+    }
+}
+
+/// Everything was re-encrypted by the first run; the totals are over all runs.
+fn before_rotated(rows: &[Stored]) -> u64 {
+    rows.iter().map(|row| 1 + u64::from(row.note.is_some())).sum()
+}
+
+#[test]
+fn heavy_a_value_written_behind_the_cursor_is_late_with_state_and_without() {
+    for home in homes() {
+        for (state, compromised) in [(true, false), (false, false), (true, true), (false, true)] {
+            let (old, new) = (FernetKey::generate(), FernetKey::generate());
+            home.connect().execute("DELETE FROM people");
+            home.fill(200, &old);
+            let forged = old.seal("behind the cursor");
+            let live = Mutex::new(home.connect());
+            let behind = forged.clone();
+            // The first batch was written: row 1 is done with.
+            let order: Order = Arc::new(move |number| {
+                if number == 4 {
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| live.lock().unwrap().replace(GAP, Column::Email, Some(&behind)));
+                    });
+                }
+                None
+            });
+            let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+            let options = Options {
+                state,
+                compromised,
+                ..Options::default()
+            };
+            let report = Rotation::new(&home, &old, &new).here_with(&store, options).unwrap();
+            assert_eq!(report.late.total, 1, "{report:?}");
+            let found = &report.late.values[0];
+            assert_eq!(found.value.key.cells().next().unwrap().as_int(), Some(GAP));
+            assert!(found.seen_at.parse::<jiff::Timestamp>().is_ok(), "{found:?}");
+            let email = stored(&mut home.connect(), GAP).email;
+            if compromised {
+                assert_eq!((report.verified, report.census.quarantined()), (false, 1));
+                assert_eq!(email, forged, "byte for byte");
+            } else {
+                assert!(report.verified);
+                assert_eq!(new.open(&email).unwrap(), "behind the cursor");
+            }
+        }
+    }
+}
+
+/// The run dies after the commit of the batch that met the value, and before it could tell anybody.
+#[test]
+fn heavy_a_crash_between_seeing_and_reporting_loses_nothing() {
+    for home in homes() {
+        let (old, new) = (FernetKey::generate(), FernetKey::generate());
+        home.fill(60, &old);
+        let rotation = Rotation::new(&home, &old, &new);
+        rotation.complete(&[]);
+        let mut live = home.connect();
+        live.replace(3 * GAP, Column::Email, Some(&old.seal("stale")));
+
+        let order: Order = Arc::new(|number| (number == 1).then_some((When::After, What::Full)));
+        let store: Arc<dyn Store> = Arc::new(Faulty::new(home.store(), order));
+        rotation.here(&store).unwrap_err();
+        assert_eq!(
+            new.open(&stored(&mut live, 3 * GAP).email).unwrap(),
+            "stale",
+            "it was committed"
+        );
+
+        assert_eq!(late(&rotation.complete(&[])), [("email".to_owned(), 3 * GAP)]);
+    }
+}
+
+/// A row that somebody else holds locked while its range is worked through is this run's own remainder.
+#[test]
+fn heavy_rows_of_lost_races_are_not_late() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(60, &old);
+    for compromised in [false, true] {
+        home.connect().execute("DELETE FROM people");
+        home.connect().execute("DROP SCHEMA IF EXISTS reseal CASCADE");
+        home.fill(60, &old);
+        let mut holder = home.connect();
+        holder.execute(&format!("BEGIN; SELECT 1 FROM people WHERE id = {} FOR UPDATE", 5 * GAP));
+        let url = home.url().to_owned();
+        let releasing = std::thread::spawn(move || {
+            let mut live = Live::open(&url);
+            wait_until("all ranges are worked through", || {
+                live.totals().is_some() && live.control().iter().any(|row| row.contains(",swept,"))
+            });
+            holder.execute("ROLLBACK");
+        });
+        let options = Options {
+            compromised,
+            ..Options::default()
+        };
+        let store = home.store();
+        let report = Rotation::new(&home, &old, &new).here_with(&store, options).unwrap();
+        releasing.join().unwrap();
+        assert!(report.counters.lost_races > 0, "the row was not held: {report:?}");
+        assert_eq!(report.late.total, 0, "{report:?}");
+        assert!(report.verified, "{report:?}");
+    }
+}

@@ -1,0 +1,184 @@
+//! What stands before a PostgreSQL server and behind it: poolers, replication slots, a failover with two primaries, rows that are wide.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::people::{FernetKey, Home, Live};
+use support::pooler::pgbouncer;
+use support::proxy::{Prey, Proxy};
+use support::rotation::{Rotation, SLOWLY, wait_until};
+
+#[test]
+fn a_pooler_that_gives_each_transaction_another_session_is_refused() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(50, &old);
+    let before = home.connect().snapshot().rows;
+    for size in [1, 8] {
+        let Some(pooler) = pgbouncer(home.url(), "transaction", size) else {
+            return;
+        };
+        let mut rotation = Rotation::new(&home, &old, &new);
+        rotation.url = Some(pooler.url(home.url()));
+        let refused = rotation.run(&[]);
+        assert_eq!(refused.code, Some(4), "{}", refused.text());
+        let error = &refused.document["error"];
+        assert!(error["failed"].as_str().unwrap().contains("pooler"), "{error}");
+        assert_eq!(error["durable"], "nothing was touched");
+        assert!(error["next"].as_str().unwrap().contains("session mode"), "{error}");
+    }
+    assert!(home.connect().snapshot().rows == before);
+    let schemas = home
+        .database()
+        .unwrap()
+        .count("SELECT count(*) FROM pg_namespace WHERE nspname = 'reseal'");
+    assert_eq!(schemas, 0);
+}
+
+#[test]
+fn heavy_a_pooler_that_keeps_sessions_is_as_good_as_none() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    let values: u64 = home.fill(500, &old).iter().map(|(_, person)| person.values()).sum();
+    let Some(pooler) = pgbouncer(home.url(), "session", 20) else {
+        return;
+    };
+    let mut rotation = Rotation::new(&home, &old, &new);
+    rotation.url = Some(pooler.url(home.url()));
+    assert_eq!(rotation.complete(&[]).count("values_reencrypted"), values);
+}
+
+#[test]
+fn heavy_slots_that_nobody_reads_are_asked_about_before_the_log_fills_the_disk() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(50, &old);
+    let database = home.database().unwrap();
+    database.execute("ALTER SYSTEM SET wal_level = logical");
+    server.restart();
+    database.execute("SELECT pg_create_physical_replication_slot('standby_gone', true)");
+    database.execute("SELECT pg_create_logical_replication_slot('warehouse', 'pgoutput')");
+    let rotation = Rotation::new(&home, &old, &new);
+    let refused = rotation.run(&["--accept", "slot:warehouse"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    let error = &refused.document["error"];
+    let failed = error["failed"].as_str().unwrap();
+    assert!(
+        failed.contains("physical replication slot standby_gone") && failed.contains("MiB"),
+        "{error}"
+    );
+    assert!(!failed.contains("warehouse"), "{error}");
+    assert!(
+        error["next"].as_str().unwrap().contains("--accept slot:standby_gone"),
+        "{error}"
+    );
+    let done = rotation.complete(&["--accept", "slot:warehouse", "--accept", "slot:standby_gone"]);
+    let listed = done.document["findings"].as_array().unwrap();
+    assert!(listed.iter().any(|finding| finding["name"] == "slot:warehouse"), "{listed:?}");
+}
+
+#[test]
+fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(3_000, &old);
+    let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
+    let mut rotation = Rotation::new(&home, &old, &new);
+    rotation.url = Some(proxy.url(home.url()));
+    let running = rotation.start_and_get_going(&[SLOWLY, &["--workers", "1", "--retry-for", "60"]].concat());
+
+    // Stopped while the world changes: how long that takes proves nothing.
+    running.signal(Signal::STOP);
+    let promoted = server.promoted_copy(home.database().unwrap());
+    let rewritten = |live: &mut Live| live.totals().map_or(0, |totals| totals.rows_reencrypted);
+    let mut successor = Live::open(&promoted.url());
+    let before = rewritten(&mut successor);
+    proxy.switch(&promoted.url());
+    running.signal(Signal::CONT);
+    wait_until("the run goes on with the new primary", || rewritten(&mut successor) > before);
+
+    // The same cluster, the same plan, the same generation: only its timeline tells that its time is over.
+    let mut former = home.connect();
+    let left = former.snapshot().rows;
+    running.signal(Signal::STOP);
+    proxy.switch(home.url());
+    running.signal(Signal::CONT);
+    let stopped = running.wait();
+    assert_eq!(stopped.code, Some(9), "{}", stopped.text());
+    let error = &stopped.document["error"];
+    assert!(error["failed"].as_str().unwrap().contains("former primary"), "{error}");
+    assert!(
+        error["next"].as_str().unwrap().contains("which server is the primary"),
+        "{error}"
+    );
+    assert!(former.snapshot().rows == left, "the former primary was written to");
+
+    rotation.url = Some(promoted.url());
+    rotation.complete(&[]);
+}
+
+#[test]
+fn heavy_pages_of_wide_rows_are_not_sent_in_vain() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    let people = home.fill(60, &old);
+    let mut live = home.connect();
+    let mut table_bytes = 0;
+    for (id, _) in &people {
+        let token = old.seal(&"wide".repeat(50_000));
+        table_bytes += token.len() as u64;
+        live.execute(&format!("UPDATE people SET note = '{token}' WHERE id = {id}"));
+    }
+    let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
+    let mut rotation = Rotation::new(&home, &old, &new);
+    rotation.url = Some(proxy.url(home.url()));
+    rotation.complete(&["--workers", "1"]);
+    // A sample, the rewriting, two sweeps and the verification read the table; what a page sends beyond its cap is little.
+    let passes = proxy.answered() as f64 / table_bytes as f64;
+    assert!((3.0..12.0).contains(&passes), "the table was sent {passes:.1} times");
+}
+
+#[test]
+fn a_server_that_refuses_tls_learns_neither_the_user_nor_the_password() {
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    let home = Home::sqlite("wal");
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // It wants to be spoken to in the clear, as whoever sits between would.
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut request = [0; 8];
+            client.read_exact(&mut request).unwrap();
+            client.write_all(b"N").unwrap();
+            let mut said = Vec::new();
+            // The client may close with a reset.
+            let _ = client.read_to_end(&mut said);
+            (request, said)
+        });
+        let mut rotation = Rotation::new(&home, &old, &new);
+        rotation.url = Some(format!(
+            "postgres://somebody:unspoken-password@127.0.0.1:{port}/app?sslmode={mode}"
+        ));
+        let failed = rotation.run(&[]);
+        let (request, said) = server.join().unwrap();
+        assert_eq!(request, *b"\0\0\0\x08\x04\xd2\x16\x2f", "not a request for TLS");
+        assert!(said.is_empty(), "{mode}: {} bytes in the clear", said.len());
+        assert_eq!(failed.code, Some(8), "{mode}: {}", failed.text());
+        assert!(
+            failed.document["error"]["failed"].as_str().unwrap().contains("TLS"),
+            "{}",
+            failed.text()
+        );
+        assert!(!failed.text().contains("unspoken-password"));
+    }
+}
