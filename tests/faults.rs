@@ -255,6 +255,26 @@ fn heavy_an_administrator_ends_all_connections_to_postgres_again_and_again() {
 }
 
 #[test]
+fn heavy_what_was_called_verified_survives_a_crash_of_postgres() {
+    let Some(server) = support::private_postgres() else { return };
+    let database = server.database();
+    // Commits that nobody waits for now stay in memory for seconds: what is there after the crash was made durable on purpose.
+    for setting in ["wal_writer_delay = '10s'", "wal_writer_flush_after = '1GB'"] {
+        database.execute(&format!("ALTER SYSTEM SET {setting}"));
+    }
+    database.execute("SELECT pg_reload_conf()");
+    let home = Home::on(database);
+    let mut scene = Scene::new(&home, PEOPLE);
+    // Without control tables no later commit of the run's own waits for the log.
+    scene.rotation(&home).complete(&["--no-state", "--batch-rows", "50"]);
+    server.kill();
+    server.restart();
+    scene.live = home.connect();
+    let (audit, _) = scene.still.audit(&mut scene.live);
+    assert_eq!((audit.under_old, audit.under_new), (0, scene.values));
+}
+
+#[test]
 fn heavy_a_crashed_postgres_that_comes_back_is_waited_for() {
     let Some(server) = support::private_postgres() else { return };
     let home = Home::on(server.database());

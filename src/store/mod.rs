@@ -230,7 +230,8 @@ pub struct RewriteStopped;
 /// What one in-place batch did.
 #[derive(Debug)]
 pub struct InPlaceBatch {
-    /// The last key of the batch; `None` when the interval had no row left.
+    /// Everything up to this key was worked through: the last key of the batch, or one behind it before the next row. `None` when the
+    /// interval had no row left.
     pub cursor: Option<Key>,
     /// How it ended.
     pub end: PageEnd,

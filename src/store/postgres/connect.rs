@@ -93,6 +93,46 @@ impl Server {
             Err(_) => Err(no_answer(self.answer_max)),
         }
     }
+
+    /// A connection whose commits reach the disk a moment after they were answered, where [`settle`](Self::settle) can later make all
+    /// of them durable. A crash of the server may undo the last of them, each whole, rows with their cursor: they are done again.
+    pub async fn connect_worker(&self, role: &str) -> Result<PgConnection, StoreError> {
+        let mut connection = self.connect(role).await?;
+        if can_settle(&mut connection).await? {
+            sqlx::raw_sql("SET synchronous_commit = off")
+                .execute(&mut connection)
+                .await
+                .map_err(store_error)?;
+        }
+        Ok(connection)
+    }
+
+    /// Waits until every commit so far, of whatever connection, is as durable as this database makes commits: a commit that waits for
+    /// its place in the log waits for everything before it.
+    pub async fn settle(&self, role: &str) -> Result<(), StoreError> {
+        let mut connection = self.connect(role).await?;
+        if !can_settle(&mut connection).await? {
+            return Ok(());
+        }
+        // A record in the log that changes nothing. Stronger settings than `on` (remote_apply) stay.
+        sqlx::raw_sql(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+             SELECT pg_logical_emit_message(true, 'reseal', 'settled')",
+        )
+        .execute(&mut connection)
+        .await
+        .map(drop)
+        .map_err(store_error)
+    }
+}
+
+async fn can_settle(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT coalesce(has_function_privilege(to_regprocedure('pg_logical_emit_message(boolean, text, text)')::oid, 'EXECUTE'), false)",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(store_error)
 }
 
 /// What a connection without an answer is.
@@ -112,7 +152,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// * `row_security = off`: a policy that would hide rows makes the statement fail instead of shortening the count.
 /// * `lock_timeout`: we step back for the application; below `statement_timeout`, or it would be pointless.
 /// * planner switches: batches follow the key's index and the row addresses that we send; a plan that scans the table for a batch
-///   would cost the square of the table.
+///   would cost the square of the table. A plan made anew would copy the arrays of a batch into itself.
 const SESSION_SETTINGS: &str = "
     SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SET row_security = off;
@@ -124,6 +164,7 @@ const SESSION_SETTINGS: &str = "
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
     SET jit = off;
+    SET plan_cache_mode = force_generic_plan;
     SET max_parallel_workers_per_gather = 0;
 ";
 

@@ -121,6 +121,10 @@ impl Store for PostgresStore {
         scan::samples(&mut connection, rows, value_bytes_max).await
     }
 
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.server.settle(&self.role).await
+    }
+
     fn answer_max(&self) -> Option<Duration> {
         Some(self.server.answer_max())
     }

@@ -50,7 +50,7 @@ enum StatementKey {
 impl PostgresSession {
     /// Connects.
     pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
-        let mut connection = server.connect(&role).await?;
+        let mut connection = server.connect_worker(&role).await?;
         super::survey::require_usable(&mut connection, &survey).await?;
         Ok(Self {
             server,
@@ -102,7 +102,7 @@ impl Session for PostgresSession {
 
     async fn reconnect(&mut self) -> Result<(), StoreError> {
         self.connection = None;
-        self.connection = Some(self.server.connect(&self.role).await?);
+        self.connection = Some(self.server.connect_worker(&self.role).await?);
         Ok(())
     }
 }
@@ -357,7 +357,7 @@ impl SetWriter for PostgresSession {
     }
 }
 
-/// Copies a result row into the page: ctid, xmin, keys, contexts, then value and size for each encrypted column.
+/// Copies a result row into the page: ctid, xmin, keys, contexts, then value or size of a larger one for each encrypted column.
 fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::Error> {
     let wire = |at: usize| -> Result<Option<&[u8]>, sqlx::Error> {
         let value = row.try_get_raw(at)?;

@@ -6,7 +6,8 @@ use crate::store::Witness;
 use crate::store::survey::{Column, ColumnClass, Survey};
 
 /// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), then the row
-/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts, then value and its size for each encrypted column.
+/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts, then for each encrypted column its value, or else the size
+/// of a value above the limit.
 pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String {
     let mut sql = String::from("SELECT t.ctid, t.xmin");
     for key in &survey.key {
@@ -28,8 +29,8 @@ pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String
         let name = &value.sql_name;
         let _ = write!(
             sql,
-            ", CASE WHEN octet_length(t.{name}) <= ${} THEN t.{name} END, octet_length(t.{name})",
-            next + 1
+            ", CASE WHEN octet_length(t.{name}) <= ${limit} THEN t.{name} END, CASE WHEN octet_length(t.{name}) > ${limit} THEN octet_length(t.{name}) END",
+            limit = next + 1
         );
     }
     if let Some(filter) = &survey.filter {

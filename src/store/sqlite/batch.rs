@@ -11,7 +11,7 @@ use super::session::{Mode, bind_interval, limit_length, to_i64};
 use super::statement::{Bounds, Dataset};
 use crate::store::control::{Counters, Fence};
 use crate::store::page::{Page, RowVersion, Shape};
-use crate::store::value::Key;
+use crate::store::value::{Cell, Key, Kind};
 use crate::store::{InPlaceBatch, PageEnd, PageLimits, StoreError, Written};
 
 /// What a batch is to do.
@@ -42,7 +42,7 @@ pub(super) fn run(
                 return Err(stop.into());
             }
             Ok(done) => {
-                mode.by_bytes = done.bytes_are_scarce(job, mode.by_bytes);
+                done.teach(job, mode);
                 return Ok(done.batch);
             }
         }
@@ -56,14 +56,18 @@ struct Done {
 }
 
 impl Done {
-    /// Whether the next batch had better be cut by bytes, judging by the rows of this one.
-    fn bytes_are_scarce(&self, job: &Job, by_bytes: bool) -> bool {
+    /// What the next batch had better do, judging by the rows of this one.
+    fn teach(&self, job: &Job, mode: &mut Mode) {
         let Ok(rows @ 1..) = usize::try_from(self.rows) else {
-            return by_bytes;
+            mode.is_dense = false;
+            return;
         };
-        let expected = (self.bytes_read / rows).saturating_mul(job.limits.rows);
-        // Half, so that a batch that is a little wider than the last one need not be done twice.
-        expected > job.limits.bytes / 2
+        mode.row_bytes = self.bytes_read / rows;
+        mode.by_bytes = self.bytes_read > job.limits.bytes.saturating_mul(3) / 2;
+        mode.is_dense = match (job.after.as_ref().and_then(rowid), self.batch.cursor.as_ref().and_then(rowid)) {
+            (Some(after), Some(last)) => last.abs_diff(after) / 2 <= self.rows,
+            _ => false,
+        };
     }
 }
 
@@ -76,10 +80,19 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
     let (last, end) = if mode.by_bytes {
         end_by_bytes(connection, dataset, job)?
     } else {
-        end_by_rows(connection, dataset, job)?
+        let fitting = job.limits.bytes / mode.row_bytes.max(1);
+        let rows = job.limits.rows.min(fitting).max(1);
+        match end_by_rowid(connection, dataset, job, mode, rows)? {
+            Some(end) => end,
+            None => end_by_rows(connection, dataset, job, rows)?,
+        }
     };
     // Where the end was found by bytes, the rows fit: the transaction keeps them as they were.
-    let bytes_max = if mode.by_bytes { usize::MAX } else { job.limits.bytes };
+    let bytes_max = if mode.by_bytes {
+        usize::MAX
+    } else {
+        job.limits.bytes.saturating_mul(WIDTH_MISJUDGED_MAX)
+    };
     let form = ValueForm {
         bytes_max: job.limits.value_bytes_max,
         guarded: mode.guarded,
@@ -121,22 +134,69 @@ fn check_fence(connection: &Connection, fence: &Fence) -> Result<(), StoreError>
     if held { Ok(()) } else { Err(StoreError::Superseded) }
 }
 
+/// Where rowids lie close together: so many rowids further on there are at most so many rows. `None` where that is not known.
+fn end_by_rowid(
+    connection: &Connection,
+    dataset: &Dataset,
+    job: &Job,
+    mode: Mode,
+    rows: usize,
+) -> Result<Option<(Option<Key>, PageEnd)>, StoreError> {
+    let after = job.after.as_ref().and_then(rowid);
+    let (true, true, Some(after)) = (mode.is_dense, dataset.is_rowid_enough(), after) else {
+        return Ok(None);
+    };
+    let Some(candidate) = after.checked_add(to_i64(rows as u64)) else {
+        return Ok(None);
+    };
+    let end = match &job.upto {
+        Some(upto) => match rowid(upto) {
+            Some(last) if last <= candidate => Some((job.upto.clone(), PageEnd::End)),
+            Some(_) => None,
+            None => return Ok(None),
+        },
+        None => {
+            let last = last_key(connection, dataset, job)?;
+            let is_last = last.as_ref().and_then(rowid).is_none_or(|last| last <= candidate);
+            is_last.then_some((last, PageEnd::End))
+        }
+    };
+    Ok(Some(end.unwrap_or_else(|| {
+        let key = Key::new([Cell {
+            kind: Kind::Int,
+            bytes: &candidate.to_be_bytes(),
+        }]);
+        (Some(key), PageEnd::More)
+    })))
+}
+
 /// The key of the last row of the batch when rows are narrow.
-fn end_by_rows(connection: &Connection, dataset: &Dataset, job: &Job) -> Result<(Option<Key>, PageEnd), StoreError> {
-    let bounds = bounds(job);
+fn end_by_rows(
+    connection: &Connection,
+    dataset: &Dataset,
+    job: &Job,
+    rows: usize,
+) -> Result<(Option<Key>, PageEnd), StoreError> {
     let mut statement = connection
-        .prepare_cached(&dataset.key_at_offset(bounds))
+        .prepare_cached(&dataset.key_at_offset(bounds(job)))
         .map_err(from_sqlite)?;
     bind_interval(&mut statement, dataset, job.after.as_ref(), job.upto.as_ref())?;
     statement
-        .raw_bind_parameter(dataset.number(), to_i64(job.limits.rows.max(1) as u64 - 1))
+        .raw_bind_parameter(dataset.number(), to_i64(rows as u64 - 1))
         .map_err(from_sqlite)?;
     if let Some(key) = only_key(&mut statement, dataset)? {
         return Ok((Some(key), PageEnd::More));
     }
-    let mut statement = connection.prepare_cached(&dataset.last_key(bounds)).map_err(from_sqlite)?;
+    Ok((last_key(connection, dataset, job)?, PageEnd::End))
+}
+
+/// The largest key of the interval.
+fn last_key(connection: &Connection, dataset: &Dataset, job: &Job) -> Result<Option<Key>, StoreError> {
+    let mut statement = connection
+        .prepare_cached(&dataset.last_key(bounds(job)))
+        .map_err(from_sqlite)?;
     bind_interval(&mut statement, dataset, job.after.as_ref(), job.upto.as_ref())?;
-    Ok((only_key(&mut statement, dataset)?, PageEnd::End))
+    only_key(&mut statement, dataset)
 }
 
 /// The key of the last row of the batch, adding up the sizes of the values.
@@ -184,6 +244,13 @@ fn only_key(statement: &mut rusqlite::Statement<'_>, dataset: &Dataset) -> Resul
         Some(row) => key_of_row(row, dataset.shape.keys).map(Some),
         None => Ok(None),
     }
+}
+
+/// The rowid that a key consists of.
+fn rowid(key: &Key) -> Option<i64> {
+    let mut cells = key.cells();
+    let number = cells.next()?.as_int();
+    number.filter(|_| cells.next().is_none())
 }
 
 fn bounds(job: &Job) -> Bounds {
@@ -286,3 +353,6 @@ impl From<Stop> for StoreError {
         }
     }
 }
+
+/// Rows may turn out this many times as wide as those of the batch before; beyond that the batch is done again, by bytes.
+const WIDTH_MISJUDGED_MAX: usize = 2;

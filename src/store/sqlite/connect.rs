@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::from_sqlite;
@@ -55,6 +56,11 @@ impl DatabaseFile {
         })?;
         connection.busy_timeout(self.busy_timeout).map_err(from_sqlite)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        // One plan for a statement, whatever is bound to it: our plans are forced by name, and SQLite would otherwise prepare every
+        // statement with a bound LIMIT anew each time.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+            .map_err(from_sqlite)?;
         // A setting of this connection only. An UPDATE that calls functions keeps the old pages until it ends; in a file they would be
         // old ciphertext in one more place, and a fifth of the time.
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(from_sqlite)?;

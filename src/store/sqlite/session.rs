@@ -33,8 +33,12 @@ pub(super) struct SqliteSession {
 pub(super) struct Mode {
     /// There are values above the limit: ask for the size before the value.
     pub(super) guarded: bool,
-    /// Rows are wide: end batches by bytes, which costs a look at the sizes first.
+    /// Rows are of unknown or very uneven width: end batches by bytes, which costs a look at the sizes first.
     pub(super) by_bytes: bool,
+    /// Mean bytes of a row of the last batch: tells how many rows fit into the next one.
+    pub(super) row_bytes: usize,
+    /// The rowids of the last batch lay close together: the next batch ends so many rowids further on, without counting rows.
+    pub(super) is_dense: bool,
 }
 
 impl SqliteSession {
@@ -49,6 +53,8 @@ impl SqliteSession {
             mode: Mode {
                 guarded: false,
                 by_bytes: true,
+                row_bytes: 0,
+                is_dense: false,
             },
         })
     }

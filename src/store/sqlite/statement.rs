@@ -200,6 +200,11 @@ impl Dataset {
         self.by_rowid
     }
 
+    /// Whether a stretch of rowids tells how many rows of the dataset it holds at most, and about how many it holds.
+    pub(super) fn is_rowid_enough(&self) -> bool {
+        self.by_rowid && self.filter.is_none()
+    }
+
     fn keys(&self, bounds: Bounds, direction: &str) -> String {
         let names: Vec<&str> = self.key.iter().map(|(name, _)| name.as_str()).collect();
         format!(
