@@ -184,7 +184,7 @@ impl House {
     fn keyring_in_use(&self, poll_every: Duration) -> Keyring {
         let options = Options {
             poll_every,
-            now: Timestamp::now,
+            ..Options::default()
         };
         Keyring::open_with(self.path("reseal.keyring"), self.unlock(), options).unwrap()
     }
