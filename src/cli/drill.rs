@@ -3,24 +3,33 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::SignedDuration;
 use serde::Serialize;
 
+use super::arg::RefArg;
 use super::drill_report::ReportArgs;
+use super::selection::read_database_url;
 use super::{CliError, Context, Exit};
-use crate::drill::{self, Cancel, DrillError, Report, Settings};
+use crate::config::UrlRef;
+use crate::drill::{self, Cancel, DrillError, FaultKind, Faults, Report, Settings, TableError, Thresholds};
 use crate::report::{Verdict, terminal};
 
 /// Rehearse a rotation under live traffic; no set-up needed
 ///
-/// Makes a SQLite database with encrypted customer records in a temporary folder, keeps instances of an application reading and
-/// writing it, rotates its key with `reseal rotate`, kills that with kill -9 in the middle and starts it again. Every value read is
-/// compared with what was written; at the end so is every row.
+/// Makes a table of encrypted customer records: in an SQLite database in a temporary folder, or with --database in a schema of its own in
+/// any PostgreSQL database. Starts instances of an application as processes of their own, each with its own copy of the keyring, that
+/// read and write it; rotates its key with the real commands; and does harm on purpose meanwhile (--faults). Every value read is compared
+/// with what was written; at the end so is every row.
 ///
-/// Exit 0 only if no read failed, no write was lost, and no value is left under the old key; 7 otherwise. Leaves nothing behind
-/// unless it failed.
+/// Exit 0 only if no read failed, no write was lost, no value is left under the old key, every probe succeeded and every threshold was
+/// kept; 7 otherwise. Leaves nothing behind unless it failed.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DrillArgs {
+    /// A PostgreSQL database to rehearse in: postgres://…, or where its URL is: env:NAME, file:PATH, … [default: an SQLite file]
+    #[arg(long, value_name = "REF")]
+    database: Option<RefArg<UrlRef>>,
+
     /// Customers in the table
     #[arg(long, default_value_t = 30_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=5_000_000))]
     rows: u32,
@@ -33,20 +42,64 @@ pub struct DrillArgs {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     writers: u8,
 
-    /// Seconds of undisturbed traffic, half before the rotation and half after
-    #[arg(long, default_value_t = 6, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    duration: u32,
+    /// Undisturbed traffic, half before the rotation and half after: seconds, or a time such as 2m
+    #[arg(long, default_value = "6s", value_name = "TIME", value_parser = parse_time)]
+    duration: Duration,
 
-    /// Repeats customers and traffic of an earlier drill
+    /// Reads of each reading instance in a second; more than the database takes means as many as it takes
+    #[arg(long, default_value_t = 700, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    reads_per_second: u32,
+
+    /// Writes of each writing instance in a second
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    writes_per_second: u32,
+
+    /// Harm on purpose: kill, pause, cut (PostgreSQL), replace, lag; or all, or none
+    ///
+    /// kill: kill -9 of the rotation, a reader and a writer. pause: SIGSTOP and SIGCONT of them. cut: connections cut inside
+    /// transactions. replace: a keyring file replaced by half of it, nothing, or an older version while it is read. lag: an instance
+    /// that never gets the new key.
+    #[arg(long, default_value = "kill,replace", value_name = "LIST")]
+    faults: Faults,
+
+    /// A shell command or URL that must succeed all along, twice a second; repeat for more
+    #[arg(long = "probe", value_name = "COMMAND|URL")]
+    probes: Vec<String>,
+
+    /// Repeats customers, traffic and faults of an earlier drill
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Keep the folder: database, keyring, and the throw-away identity that opens it
+    /// Keep everything: table, keyring, and the throw-away identity that opens it
     #[arg(long)]
     keep: bool,
 
     #[command(flatten)]
+    thresholds: ThresholdArgs,
+
+    #[command(flatten)]
     reports: ReportArgs,
+}
+
+/// What fails a drill.
+#[derive(Args)]
+#[command(next_help_heading = "Thresholds: one that is missed means exit 7")]
+struct ThresholdArgs {
+    /// Reads that may fail
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_failed_reads: u64,
+
+    /// Confirmed writes that may be lost
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_lost_writes: u64,
+
+    /// How many times as long the p99 of reads, and of writes, may be during the rotation as before it
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
+    max_p99_ratio: Option<f64>,
+
+    /// How long the drill may take, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    max_duration: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -58,28 +111,52 @@ struct DrillDocument<'a> {
 
 /// Runs `reseal drill`.
 pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let postgres = match &args.database {
+        Some(reference) => Some(postgres_url(reference, context)?),
+        None => None,
+    };
     let settings = Settings {
+        // A file has no connection that could be cut; whoever asks for it by name is told.
+        faults: match postgres {
+            None if args.faults == Faults::of(FaultKind::ALL) => args.faults.clone().without(FaultKind::Cut),
+            _ => args.faults.clone(),
+        },
+        postgres,
         rows: args.rows,
         readers: usize::from(args.readers),
         writers: usize::from(args.writers),
-        duration: Duration::from_secs(u64::from(args.duration)),
+        reads_per_second: f64::from(args.reads_per_second),
+        writes_per_second: f64::from(args.writes_per_second),
+        duration: args.duration,
+        thresholds: Thresholds {
+            failed_reads_max: args.thresholds.max_failed_reads,
+            lost_writes_max: args.thresholds.max_lost_writes,
+            p99_ratio_max: args.thresholds.max_p99_ratio,
+            duration_max: args.thresholds.max_duration,
+        },
+        probes: args.probes.clone(),
+        hidden_variables: context.secrets.kept_from_children().to_vec(),
         seed: args
             .seed
             .unwrap_or_else(|| u64::from((context.now)().subsec_nanosecond().unsigned_abs())),
         keep: args.keep,
         program: std::env::current_exe()?,
-        now: context.now,
         sabotage: None,
     };
     let cancel = Cancel::default();
     cancel_on_signal(&cancel)?;
     let output = &mut context.output;
     output.say(&format!(
-        "Rehearsing a rotation of {} customers under {} readers and {} writers (seed {}).",
-        settings.rows, settings.readers, settings.writers, settings.seed
+        "Rehearsing a rotation of {} customers in {} under {} readers and {} writers (seed {}).",
+        settings.rows,
+        if settings.postgres.is_some() { "PostgreSQL" } else { "SQLite" },
+        settings.readers,
+        settings.writers,
+        settings.seed
     ));
     let begun = (context.now)().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     args.reports.write(&drill::outline(&settings, &begun, UNFINISHED))?;
+    let output = &mut context.output;
     let report = match drill::run(&settings, &cancel, &mut |phase| output.say(&format!("  {phase} …"))) {
         Ok(report) => report,
         Err(error) => {
@@ -91,6 +168,11 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
     output.say("");
     output.say(&terminal(&told));
     args.reports.write(&told)?;
+    if let Some(schema) = &report.evidence_schema {
+        output.say(&format!(
+            "Kept: schema {schema}; when it has told its story: DROP SCHEMA {schema} CASCADE"
+        ));
+    }
     if let Some(page) = args.reports.page() {
         output.say(&format!("Report: {}", page.display()));
     }
@@ -110,9 +192,13 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
 fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        )
     };
     let cancel = cancel.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -121,6 +207,7 @@ fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 if attempt > 0 {
                     std::process::exit(i32::from(Exit::Incomplete.code()));
@@ -132,16 +219,64 @@ fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The URL of a PostgreSQL database.
+fn postgres_url(reference: &RefArg<UrlRef>, context: &mut Context<'_>) -> Result<String, CliError> {
+    let url = read_database_url(reference.get()?, context)?;
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        Ok(url.to_string())
+    } else {
+        Err(
+            CliError::usage("a drill takes place in a PostgreSQL database, or in an SQLite file of its own")
+                .next("pass postgres://… or a reference to such a URL, or leave --database out"),
+        )
+    }
+}
+
+/// Seconds, or a time with its unit.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || "a time such as 90s, 10m or 2h; a bare number means seconds".to_owned();
+    let time = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|time| time.try_into().ok())
+            .ok_or_else(wrong)?,
+    };
+    if time.is_zero() || time > TIME_MAX {
+        Err(wrong())
+    } else {
+        Ok(time)
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse::<f64>().ok().filter(|ratio| ratio.is_finite() && *ratio > 0.0);
+    ratio.ok_or_else(|| "a number above 0, such as 2.0".to_owned())
+}
+
 impl From<DrillError> for CliError {
     fn from(error: DrillError) -> Self {
         match error {
             DrillError::Cancelled => Self::from_error(Exit::Incomplete, &error).durable("nothing was left behind"),
-            DrillError::Stage(_) => Self::from_error(Exit::Unusable, &error)
+            DrillError::Stage(_) | DrillError::Private(_) => Self::from_error(Exit::Unusable, &error)
                 .next("see that the folder for temporary files (TMPDIR) can be written and has room"),
+            DrillError::State(_) => Self::from_error(Exit::Unusable, &error),
+            DrillError::NothingToCut => {
+                Self::from_error(Exit::Usage, &error).next("leave cut out of --faults: kill,pause,replace,lag")
+            }
+            DrillError::Table(TableError::Lost(_)) => {
+                Self::from_error(Exit::Unreachable, &error).next("see that --database can be reached")
+            }
+            DrillError::Table(TableError::Refused(_)) => Self::from_error(Exit::Unusable, &error)
+                .next("the database user must be able to create a schema: GRANT CREATE ON DATABASE … TO …"),
             _ => Self::from_error(Exit::Bug, &error),
         }
     }
 }
+
+/// A day.
+const TIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// What a report says while the rehearsal runs, and ever after if nobody was left to write another.
 const UNFINISHED: &str = "it has begun, and nothing is known of its end: it is running, or it was killed";
@@ -149,6 +284,7 @@ const UNFINISHED: &str = "it has begun, and nothing is known of its end: it is r
 const EXAMPLES: &str = "\
 Examples:
   reseal drill
-  reseal drill --rows 200000 --readers 8 --duration 60
+  reseal drill --rows 200000 --readers 8 --duration 60s --faults all
+  reseal drill --database env:STAGING_URL --probe 'curl -fsS http://localhost:8000/health' --max-p99-ratio 2
   reseal drill --junit drill.xml --report drill-report    # for CI: exit 0 or 7
   reseal drill --json --seed 7";

@@ -10,6 +10,7 @@ mod config;
 mod display;
 mod documents;
 mod drill;
+mod drill_part;
 mod drill_report;
 mod error;
 mod exit;
@@ -73,6 +74,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Drill(drill::DrillArgs),
+    #[command(hide = true)]
+    DrillPart(drill_part::DrillPartArgs),
     Scan(scan::ScanArgs),
     Plan(Box<plan::PlanArgs>),
     Rotate(Box<rotate::RotateArgs>),
@@ -88,7 +91,7 @@ impl Command {
     /// The schema of the command's JSON document, also when it fails.
     fn schema(&self) -> &'static str {
         match self {
-            Self::Drill(_) => "reseal.drill/1",
+            Self::Drill(_) | Self::DrillPart(_) => "reseal.drill/1",
             Self::Scan(_) => "reseal.scan/1",
             Self::Plan(_) => "reseal.plan/1",
             Self::Rotate(_) => "reseal.rotate/1",
@@ -104,6 +107,7 @@ impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
             Self::Drill(args) => drill::run(&args, context),
+            Self::DrillPart(args) => drill_part::run(&args),
             Self::Scan(args) => scan::run(args, context),
             Self::Plan(args) => plan::run(*args, context),
             Self::Rotate(args) => rotate::run(*args, context),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::arg::{KeyringArgs, RefArg, keyset};
 use super::{CliError, Context, Exit};
@@ -97,19 +98,25 @@ impl DatabaseArg {
             Some(argument) => argument.get()?,
             None => &default,
         };
-        if let UrlRef::Literal(url) = reference
-            && has_password(url)
-        {
-            context
-                .output
-                .say("warning: the database password stands in the command line, where every user of this machine can read it; pass env:NAME instead");
-        }
-        if let UrlRef::Secret(secret) = reference {
-            context.secrets.keep_from_children(secret);
-        }
-        let url = context.secrets.read_url(reference)?;
-        store::open(url.trim(), role).map_err(|error| super::rotation_error::store_error(&error, "connecting"))
+        let url = read_database_url(reference, context)?;
+        store::open(&url, role).map_err(|error| super::rotation_error::store_error(&error, "connecting"))
     }
+}
+
+/// Reads a database URL, and warns of a password that everybody can see.
+pub(super) fn read_database_url(reference: &UrlRef, context: &mut Context<'_>) -> Result<Zeroizing<String>, CliError> {
+    if let UrlRef::Literal(url) = reference
+        && has_password(url)
+    {
+        context
+            .output
+            .say("warning: the database password stands in the command line, where every user of this machine can read it; pass env:NAME instead");
+    }
+    if let UrlRef::Secret(secret) = reference {
+        context.secrets.keep_from_children(secret);
+    }
+    let url = context.secrets.read_url(reference)?;
+    Ok(Zeroizing::new(url.trim().to_owned()))
 }
 
 impl Selection {

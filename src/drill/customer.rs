@@ -1,8 +1,11 @@
 //! The records of a rehearsal: invented customers, and how the application keeps them in encrypted columns.
 
+use std::fmt;
+
 use rand::rngs::ChaCha20Rng;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use ring::digest;
+use serde::{Deserialize, Serialize};
 
 use crate::app::{HandleError, Keyring, KeysetHandle, OpenError, SealError};
 use crate::format::{AssociatedData, Component, Format, UnknownFormat, by_name, tag};
@@ -33,8 +36,14 @@ pub struct Row {
 }
 
 /// What a record holds, as a digest: the model keeps these and no plaintext.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Content([u8; 16]);
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 /// An encrypted column of the table.
 pub struct SealedColumn {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::customer::CabinetError;
+use super::table::TableError;
 use crate::app::{FollowError, SealError};
 use crate::format::{RandomFailed, UnfitKey, UnknownFormat};
 use crate::key::{KeyringError, KeysetError, ReplaceFault};
@@ -14,18 +15,27 @@ pub enum DrillError {
     /// Somebody asked for it to end.
     #[error("the drill was stopped")]
     Cancelled,
-    /// Its folder, files or threads could not be made.
+    /// Its folder, files or processes could not be made.
     #[error("the drill could not be set up")]
     Stage(#[source] io::Error),
-    /// The program that rotates could not be run.
-    #[error("the rotation could not be run")]
+    /// A command of the operator could not be run.
+    #[error("a command of the operator could not be run")]
     Rotation(#[source] io::Error),
-    /// A thread of ours panicked.
-    #[error("{0} ended unexpectedly")]
-    InstanceDied(String),
-    /// SQLite refused outside the application's traffic.
-    #[error("the drill's database")]
-    Database(#[from] rusqlite::Error),
+    /// A command without which there is no rehearsal failed.
+    #[error("{0} failed: {1}")]
+    Command(&'static str, String),
+    /// An instance ended by itself.
+    #[error("{0} ended unexpectedly: {1}")]
+    InstanceDied(String, String),
+    /// What instances tell cannot be read.
+    #[error("the journals of the instances cannot be read")]
+    Journal,
+    /// Connections cannot be cut where none can be reached.
+    #[error("connections can only be cut on the way to a PostgreSQL server on this machine")]
+    NothingToCut,
+    /// The drill's table.
+    #[error("the drill's table: {0}")]
+    Table(#[from] TableError),
     /// The rotation's state could not be read.
     #[error("the rotation's state")]
     State(#[from] StoreError),
@@ -35,13 +45,13 @@ pub enum DrillError {
     /// A change to the keyset was refused.
     #[error(transparent)]
     Keyset(#[from] KeysetError),
-    /// The file of the identity could not be written.
-    #[error("the drill's identity")]
-    Identity(#[from] ReplaceFault),
-    /// An instance could not open its keyring.
+    /// A private file could not be written.
+    #[error("the drill's files")]
+    Private(#[from] ReplaceFault),
+    /// The keyring could not be opened for the first records.
     #[error(transparent)]
     Follow(#[from] FollowError),
-    /// An instance has no access to its columns.
+    /// The keyring does not serve the columns.
     #[error(transparent)]
     Cabinet(#[from] CabinetError),
     /// A record could not be sealed.

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
-use rusqlite::types::ValueRef;
-
 use super::DrillError;
-use super::customer::{COLUMNS, Content, Customer};
-use super::model::{Deviation, Model, Moment};
+use super::clock::Moment;
+use super::customer::{COLUMNS, Content, Customer, Row};
+use super::model::{Deviation, Model};
 use super::stage::{KEYSET, Stage};
 use crate::format::Cipher;
 use crate::key::{KeyId, Keyring};
@@ -37,25 +35,32 @@ struct Openers {
 /// Opens everything. The application must have stopped, so that nothing is being written.
 pub fn inspect(stage: &Stage, model: &Model, now: Moment) -> Result<Inspection, DrillError> {
     let openers = Openers::of(&stage.keyring()?)?;
-    let connection = stage.connect()?;
+    let mut table = stage.place().open(&stage.role("inspection"))?;
     let mut inspection = Inspection::default();
     let mut expected = model.ids().into_iter().peekable();
     let judge = |inspection: &mut Inspection, id: i64, seen: Option<Content>| {
         if let Err(deviation) = model.judge(id, seen, now, now) {
             *inspection.deviations.entry(deviation).or_default() += 1;
-            inspection.tell(format!("at the end, row {id}: rows {}", deviation.describe()));
+            let (how, known) = (deviation.describe(), model.tell(id));
+            inspection.tell(format!("at the end, row {id}: rows {how}; its history: {known}"));
         }
     };
-    visit(&connection, |id, values, tier| {
-        while let Some(missing) = expected.next_if(|expected| *expected < id) {
-            judge(&mut inspection, missing, None);
+    let mut after = i64::MIN;
+    loop {
+        let page = table.page(after, PAGE_ROWS)?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        for (id, row) in &page {
+            while let Some(missing) = expected.next_if(|expected| expected < id) {
+                judge(&mut inspection, missing, None);
+            }
+            expected.next_if_eq(id);
+            inspection.rows += 1;
+            if let Some(customer) = openers.open(&mut inspection, *id, row) {
+                judge(&mut inspection, *id, Some(customer.content()));
+            }
         }
-        expected.next_if_eq(&id);
-        inspection.rows += 1;
-        if let Some(customer) = openers.open(&mut inspection, id, values, tier) {
-            judge(&mut inspection, id, Some(customer.content()));
-        }
-    })?;
+    }
     for missing in expected {
         judge(&mut inspection, missing, None);
     }
@@ -98,7 +103,8 @@ impl Openers {
     }
 
     /// The customer in a row, if all of it opens; counts the keys.
-    fn open(&self, inspection: &mut Inspection, id: i64, values: [Option<&[u8]>; 3], tier: &str) -> Option<Customer> {
+    fn open(&self, inspection: &mut Inspection, id: i64, row: &Row) -> Option<Customer> {
+        let values = [Some(row.name.as_bytes()), Some(&row.email), row.notes.as_deref()];
         let mut is_whole = true;
         let mut texts = [None, None, None];
         for ((column, ciphers), (stored, text)) in COLUMNS.iter().zip(&self.columns).zip(values.into_iter().zip(&mut texts)) {
@@ -128,25 +134,12 @@ impl Openers {
             name: name.unwrap_or_default(),
             email: email.unwrap_or_default(),
             notes,
-            tier: tier.to_owned(),
+            tier: row.tier.clone(),
         })
     }
 }
 
-fn visit(connection: &Connection, mut row_seen: impl FnMut(i64, [Option<&[u8]>; 3], &str)) -> Result<(), DrillError> {
-    let mut select = connection.prepare("SELECT id, name, email, notes, tier FROM customers ORDER BY id")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let value = |at| match row.get_ref(at) {
-            Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => Ok(Some(bytes)),
-            Ok(_) => Ok(None),
-            Err(error) => Err(error),
-        };
-        let tier: String = row.get(4)?;
-        row_seen(row.get(0)?, [value(1)?, value(2)?, value(3)?], &tier);
-    }
-    Ok(())
-}
-
 /// Enough to see what went wrong; counts are exact.
 const INCIDENTS_MAX: usize = 50;
+/// Some hundred kilobytes.
+const PAGE_ROWS: i64 = 1_000;

@@ -1,11 +1,9 @@
-//! Latencies before, during and after the rotation.
-
-use std::time::{Duration, Instant};
+//! Latencies: before, during and after the rotation, and bucket by bucket over the whole rehearsal.
 
 use hdrhistogram::Histogram;
-use rand::RngExt as _;
-use rand::rngs::ChaCha20Rng;
 use serde::Serialize;
+
+use super::clock::Moment;
 
 /// Which part of the rehearsal an operation falls into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +44,51 @@ pub struct Windows {
     pub after: Percentiles,
 }
 
+/// What happened over time, in buckets of equal length. There are never more than [`BUCKETS_MAX`]: a long rehearsal has longer ones.
+pub struct Series {
+    origin: Moment,
+    bucket: Moment,
+    buckets: Vec<Bucket>,
+    empty: Histogram<u32>,
+}
+
+/// The operations that began in one bucket.
+#[derive(Clone)]
+struct Bucket {
+    /// Reads, writes.
+    latencies: [Histogram<u32>; 2],
+    /// Reads, writes.
+    failed: [u64; 2],
+}
+
+/// A kind of operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+}
+
+/// One bucket in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Point {
+    /// Seconds from the beginning of the rehearsal to that of the bucket.
+    pub at_seconds: f64,
+    /// Reads that began in it.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Reads that failed, which are not among them.
+    pub failed_reads: u64,
+    /// Writes that failed.
+    pub failed_writes: u64,
+    /// Latencies of the reads, if there were any.
+    pub read_ms: Option<Percentiles>,
+    /// Latencies of the writes, if there were any.
+    pub write_ms: Option<Percentiles>,
+}
+
 impl Latencies {
     /// Nothing measured yet.
     pub fn new() -> Result<Self, hdrhistogram::CreationError> {
@@ -56,17 +99,8 @@ impl Latencies {
     }
 
     /// Adds an operation.
-    pub fn record(&mut self, window: Window, took: Duration) {
-        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    pub fn record(&mut self, window: Window, microseconds: u64) {
         self.windows[window as usize].saturating_record(microseconds.max(1));
-    }
-
-    /// Adds what another thread measured.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.windows.iter_mut().zip(&other.windows) {
-            // Equal bounds: `new` makes no others.
-            let _ = mine.add(theirs);
-        }
     }
 
     /// The percentiles.
@@ -76,7 +110,97 @@ impl Latencies {
     }
 }
 
-fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+impl Windows {
+    /// How many times as long the slowest hundredth took during the rotation as before it; `None` where nothing was measured.
+    pub fn p99_ratio(&self) -> Option<f64> {
+        let ratio = self.during.p99 / self.before.p99;
+        ratio.is_finite().then(|| (ratio * 100.0).round() / 100.0)
+    }
+}
+
+impl Series {
+    /// Nothing yet; it begins at `origin`.
+    pub fn new(origin: Moment) -> Result<Self, hdrhistogram::CreationError> {
+        Ok(Self {
+            origin,
+            bucket: BUCKET_NANOSECONDS,
+            buckets: Vec::new(),
+            empty: Histogram::new_with_bounds(1, MICROSECONDS_MAX, SERIES_DIGITS)?,
+        })
+    }
+
+    /// Adds an operation that began at this moment.
+    pub fn record(&mut self, kind: Kind, at: Moment, microseconds: u64) {
+        self.at(at).latencies[kind as usize].saturating_record(microseconds.max(1));
+    }
+
+    /// Adds a failure.
+    pub fn record_failure(&mut self, kind: Kind, at: Moment) {
+        self.at(at).failed[kind as usize] += 1;
+    }
+
+    /// The numbers of every bucket.
+    pub fn points(&self) -> Vec<Point> {
+        let points = self.buckets.iter().zip(0_u64..).map(|(bucket, number)| {
+            let [reads, writes] = &bucket.latencies;
+            let measured = |histogram: &Histogram<u32>| (!histogram.is_empty()).then(|| percentiles(histogram));
+            Point {
+                at_seconds: (number * self.bucket) as f64 / 1e9,
+                reads: reads.len(),
+                writes: writes.len(),
+                failed_reads: bucket.failed[0],
+                failed_writes: bucket.failed[1],
+                read_ms: measured(reads),
+                write_ms: measured(writes),
+            }
+        });
+        points.collect()
+    }
+
+    /// Seconds of a bucket.
+    pub fn bucket_seconds(&self) -> f64 {
+        self.bucket as f64 / 1e9
+    }
+
+    fn at(&mut self, moment: Moment) -> &mut Bucket {
+        let since = moment.saturating_sub(self.origin);
+        while since / self.bucket >= BUCKETS_MAX as Moment {
+            self.halve();
+        }
+        // Below BUCKETS_MAX after the loop.
+        let at = (since / self.bucket) as usize;
+        if at >= self.buckets.len() {
+            let fresh = Bucket {
+                latencies: [self.empty.clone(), self.empty.clone()],
+                failed: [0; 2],
+            };
+            self.buckets.resize(at + 1, fresh);
+        }
+        &mut self.buckets[at]
+    }
+
+    /// Two buckets become one.
+    fn halve(&mut self) {
+        self.bucket *= 2;
+        let mut merged: Vec<Bucket> = Vec::with_capacity(self.buckets.len() / 2 + 1);
+        for (number, bucket) in self.buckets.drain(..).enumerate() {
+            match merged.last_mut() {
+                Some(last) if number % 2 == 1 => {
+                    last.failed[0] += bucket.failed[0];
+                    last.failed[1] += bucket.failed[1];
+                    for (mine, other) in last.latencies.iter_mut().zip(&bucket.latencies) {
+                        // Equal bounds: there are no others.
+                        let _ = mine.add(other);
+                    }
+                }
+                _ => merged.push(bucket),
+            }
+        }
+        self.buckets = merged;
+    }
+}
+
+fn percentiles<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Percentiles {
     let milliseconds = |microseconds: u64| microseconds as f64 / 1000.0;
     Percentiles {
         p50: milliseconds(histogram.value_at_quantile(0.50)),
@@ -85,36 +209,44 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-/// When operations are due: at random, at a steady rate, whether or not the database keeps up.
-pub struct Arrivals {
-    due: Instant,
-    mean: Duration,
-}
-
-impl Arrivals {
-    /// `per_second` of them on average.
-    pub fn new(per_second: f64, now: Instant) -> Self {
-        Self {
-            due: now,
-            mean: Duration::from_secs_f64(1.0 / per_second),
-        }
-    }
-
-    /// Waits for the next operation and returns when its latency begins: now, or the moment that it was due if the operation before it
-    /// took so long that it had to wait. Otherwise a pause of the database would count once instead of once for everybody who waited.
-    pub fn wait(&mut self, rng: &mut ChaCha20Rng) -> Instant {
-        let uniform: f64 = rng.random_range(f64::EPSILON..1.0);
-        self.due += self.mean.mul_f64(-uniform.ln());
-        match self.due.checked_duration_since(Instant::now()) {
-            Some(early) => {
-                std::thread::sleep(early);
-                Instant::now()
-            }
-            None => self.due,
-        }
-    }
-}
-
-/// Longer waits count as this long: ten minutes, far beyond every timeout.
-const MICROSECONDS_MAX: u64 = 600_000_000;
+/// Longer waits count as this long: two minutes, beyond every timeout.
+const MICROSECONDS_MAX: u64 = 120_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// One in a hundred is finer than a plot shows, and a tenth of the memory.
+const SERIES_DIGITS: u8 = 2;
+/// At first, a tenth of a second each.
+const BUCKET_NANOSECONDS: Moment = 100_000_000;
+/// With two histograms of 10 KiB each, 6 MiB.
+pub const BUCKETS_MAX: usize = 300;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_series_has_longer_buckets_and_loses_nothing() {
+        let mut series = Series::new(1_000).unwrap();
+        for tenth in 0..1_000_u64 {
+            series.record(Kind::Read, 1_000 + tenth * BUCKET_NANOSECONDS, 1_000 + tenth);
+            series.record(Kind::Write, 1_000 + tenth * BUCKET_NANOSECONDS, 500);
+        }
+        series.record_failure(Kind::Write, 1_000 + 999 * BUCKET_NANOSECONDS);
+        let points = series.points();
+        assert!(points.len() <= BUCKETS_MAX, "{}", points.len());
+        assert_eq!(
+            points
+                .iter()
+                .map(|point| (point.reads, point.writes))
+                .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+            (1_000, 1_000)
+        );
+        assert_eq!(points.iter().map(|point| point.failed_writes).sum::<u64>(), 1);
+        assert_eq!(points.last().unwrap().failed_writes, 1);
+        assert!((series.bucket_seconds() - 0.4).abs() < 1e-9);
+        assert!((points[1].at_seconds - 0.4).abs() < 1e-9);
+        let first = points[0].read_ms.unwrap();
+        assert!(first.p50 > 0.9 && first.max < 1.1, "{first:?}");
+        assert!(points[0].write_ms.unwrap().max < 0.6);
+    }
+}

@@ -1,68 +1,90 @@
-//! A rehearsal: a database full of customers, an application that reads and writes all along, a rotation with a kill in its middle,
-//! and a verdict.
+//! A rehearsal: a table full of customers, an application of several processes that read and write all along, a rotation by the real
+//! commands, faults on purpose, and a verdict.
 //!
 //! ```text
-//! stage ─► load ─► before │ introduce ─► promote ─► re-encrypt (kill -9, again) ─► verify ─► retire │ after ─► inspect ─► verdict
+//! stage ─► fleet ─► before │ introduce ─► promote ─► re-encrypt (faults) ─► verify ─► retire │ after ─► inspect ─► verdict
+//!             │ journals
+//!             ▼
+//!          checker: model of what was written, judgement of what was read
 //! ```
 //!
 //! What is read is compared with a model of what was written, kept outside the database: a stale, lost, resurrected or wrong value is
-//! counted, not only an error. The rotation is `reseal rotate` in a process of its own.
+//! counted, not only an error.
 
+mod checker;
+mod clock;
 mod customer;
 mod error;
+mod failure;
+mod fleet;
 mod inspect;
+mod instance;
+mod janitor;
+mod journal;
 mod latency;
-mod load;
 mod model;
 mod nemesis;
-mod reader;
+mod operator;
+mod probe;
+mod process;
+mod proxy;
 mod rehearsal;
 mod report;
-mod rotation;
 mod sabotage;
 mod stage;
+mod table;
 mod tally;
 mod told;
 mod verdict;
-mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-pub use customer::{Content, Customer};
 pub use error::DrillError;
-pub use latency::{Percentiles, Windows};
-pub use model::{Deviation, Model, Moment};
-pub use nemesis::Fault;
+pub use latency::{Percentiles, Point, Windows};
+pub use nemesis::{Fault, FaultKind, Faults};
+pub use probe::ProbeReport;
+pub use process::{Part, PartError};
 pub use rehearsal::run;
-pub use report::{LatencyReport, Phase, Report};
+pub use report::{LatencyReport, Phase, RatioReport, Report};
 pub use sabotage::Sabotage;
+pub use table::TableError;
 pub use told::{outline, told};
-pub use verdict::{Finding, Verdict};
+pub use verdict::{Finding, Thresholds, Verdict};
 
-/// How large a rehearsal is.
-#[derive(Debug, Clone)]
+/// How large a rehearsal is, and how hard. Holds the database's password: no `Debug`.
+#[derive(Clone)]
 pub struct Settings {
+    /// The PostgreSQL database whose scratch schema it takes place in; `None` for an SQLite file.
+    pub postgres: Option<String>,
     /// Customers in the table at the beginning.
     pub rows: u32,
     /// Reading instances.
     pub readers: usize,
     /// Writing instances.
     pub writers: usize,
+    /// Reads that are due in each reading instance each second, on average.
+    pub reads_per_second: f64,
+    /// Writes that are due in each writing instance each second, on average.
+    pub writes_per_second: f64,
     /// Time of undisturbed traffic, half of it before the rotation and half after.
     pub duration: Duration,
-    /// Repeats customers and traffic.
+    /// What goes wrong on purpose.
+    pub faults: Faults,
+    /// What fails the rehearsal.
+    pub thresholds: Thresholds,
+    /// Commands and URLs that must succeed all along.
+    pub probes: Vec<String>,
+    /// Variables of the environment that probes do not get.
+    pub hidden_variables: Vec<String>,
+    /// Repeats customers, traffic and faults.
     pub seed: u64,
-    /// Whether the folder stays.
+    /// Whether everything stays.
     pub keep: bool,
-    /// The `reseal` program, which the rotation runs.
+    /// The `reseal` program, which instances and commands run.
     pub program: PathBuf,
-    /// Tells the time that keys and values are marked with.
-    pub now: fn() -> Timestamp,
     /// Breaks something on purpose: for tests of the rehearsal itself.
     pub sabotage: Option<Sabotage>,
 }

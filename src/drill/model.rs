@@ -1,22 +1,25 @@
-//! What was written, kept outside the database: an append-only history of every row, and the judgement of what is read.
+//! What was written, kept outside the database: a history of every row, and the judgement of what is read.
 //!
 //! A write takes effect at some moment between its beginning and its acknowledgement, so that a read is right when it equals a
 //! version that was possibly the current one at some moment between the read's own beginning and end. Each row has one writer at
-//! a time; its versions are therefore in order, and nothing has to be guessed.
+//! a time, and a write whose reply was lost is settled by a look at the row before the next one; versions are therefore in order, and
+//! nothing has to be guessed.
 //!
 //! Knows no database and no clock: moments are numbers that the caller takes from one clock.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
+use super::clock::Moment;
 use super::customer::Content;
 
-/// A moment, in nanoseconds of the caller's clock.
-pub type Moment = u64;
-
-/// The history of every row.
+/// The history of every row. It grows with the rows, not with the writes: see [`forget`](Self::forget).
+#[derive(Default)]
 pub struct Model {
-    shards: Vec<Mutex<HashMap<i64, Vec<Version>>>>,
+    rows: HashMap<i64, Vec<Version>>,
+    /// Nothing that is judged from now on began earlier.
+    horizon: Moment,
 }
 
 /// What a row held, or that it was gone, and when that began.
@@ -30,7 +33,7 @@ struct Version {
 }
 
 /// How what was seen differs from everything that was allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Deviation {
     /// An earlier version: a later write is lost, or the read was stale.
     Stale,
@@ -38,22 +41,31 @@ pub enum Deviation {
     Vanished,
     /// There is a row where it was deleted, or never was.
     Resurrected,
-    /// Something that nobody ever wrote to this row.
+    /// Something that nobody wrote to this row, as far back as its history is kept.
     Wrong,
 }
 
-impl Default for Model {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        }
-    }
-}
-
 impl Model {
+    /// A row is there since before anything was read.
+    pub fn found(&mut self, id: i64, content: Content, now: Moment) {
+        // Most rows never have a second version, and this makes no room for one.
+        let first = Version {
+            content: Some(content),
+            begun: now,
+            acknowledged: now,
+        };
+        self.rows.insert(id, vec![first]);
+    }
+
     /// A write is about to be sent; `None` deletes the row.
-    pub fn begin(&self, id: i64, content: Option<Content>, now: Moment) {
-        self.shard(id).entry(id).or_default().push(Version {
+    pub fn begin(&mut self, id: i64, content: Option<Content>, now: Moment) {
+        let versions = self.rows.entry(id).or_default();
+        // A read that began before the horizon is judged already: what was replaced by then is of interest only for telling an old value
+        // from a foreign one.
+        while versions.len() >= VERSIONS_KEPT && versions[1].acknowledged < self.horizon {
+            versions.remove(0);
+        }
+        versions.push(Version {
             content,
             begun: now,
             acknowledged: PENDING,
@@ -61,23 +73,40 @@ impl Model {
     }
 
     /// The row's last write was acknowledged.
-    pub fn acknowledge(&self, id: i64, now: Moment) {
-        if let Some(version) = self.shard(id).get_mut(&id).and_then(|versions| versions.last_mut()) {
-            version.acknowledged = now;
+    pub fn acknowledge(&mut self, id: i64, now: Moment) {
+        if let Some(version) = self.rows.get_mut(&id).and_then(|versions| versions.last_mut()) {
+            version.acknowledged = version.acknowledged.min(now);
         }
     }
 
     /// The row's last write is known not to have happened.
-    pub fn revoke(&self, id: i64) {
-        if let Some(versions) = self.shard(id).get_mut(&id) {
+    pub fn revoke(&mut self, id: i64) {
+        if let Some(versions) = self.rows.get_mut(&id) {
             versions.pop_if(|version| version.acknowledged == PENDING);
         }
     }
 
+    /// The reply to the row's last write was lost; somebody looked at the row when the write could no longer be under way. Says whether
+    /// it had happened; anything but the version before or the new one is left for [`judge`](Self::judge).
+    pub fn settle(&mut self, id: i64, found: Option<Content>, looked: Moment) -> bool {
+        let last = self.rows.get(&id).and_then(|versions| versions.last());
+        let happened = last.is_some_and(|version| version.content == found);
+        if happened {
+            self.acknowledge(id, looked);
+        } else {
+            self.revoke(id);
+        }
+        happened
+    }
+
+    /// Nothing that began before `horizon` will be judged any more.
+    pub fn forget(&mut self, horizon: Moment) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
     /// Judges what a read that lasted from `begun` to `ended` saw; `None` is no row.
     pub fn judge(&self, id: i64, seen: Option<Content>, begun: Moment, ended: Moment) -> Result<(), Deviation> {
-        let shard = self.shard(id);
-        let versions = shard.get(&id).map_or(&[][..], Vec::as_slice);
+        let versions = self.rows.get(&id).map_or(&[][..], Vec::as_slice);
         // Before its first version a row is not there.
         let birth = versions.first().map_or(PENDING, |first| first.acknowledged);
         let mut allowed = vec![];
@@ -104,17 +133,29 @@ impl Model {
 
     /// Every row that was ever written.
     pub fn ids(&self) -> Vec<i64> {
-        let mut ids: Vec<i64> = Vec::new();
-        for shard in &self.shards {
-            ids.extend(locked(shard).keys());
-        }
+        let mut ids: Vec<i64> = self.rows.keys().copied().collect();
         ids.sort_unstable();
         ids
     }
 
-    fn shard(&self, id: i64) -> MutexGuard<'_, HashMap<i64, Vec<Version>>> {
-        let shard = usize::try_from(id.rem_euclid(SHARDS)).unwrap_or(0);
-        locked(&self.shards[shard])
+    /// The row's history in a few words, for whoever looks into an incident.
+    pub fn tell(&self, id: i64) -> String {
+        let versions = self.rows.get(&id).map_or(&[][..], Vec::as_slice);
+        let told = versions.iter().rev().take(VERSIONS_TOLD).map(|version| {
+            let what = version
+                .content
+                .map_or_else(|| "deleted".to_owned(), |content| content.to_string());
+            match version.acknowledged {
+                PENDING => format!("{what} sent at {}, not confirmed", version.begun),
+                confirmed => format!("{what} sent at {}, confirmed at {confirmed}", version.begun),
+            }
+        });
+        let told: Vec<String> = told.collect();
+        if told.is_empty() {
+            "never written".to_owned()
+        } else {
+            told.join("; before that ")
+        }
     }
 }
 
@@ -130,16 +171,12 @@ impl Deviation {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // One push or one assignment at a time: a panic leaves nothing half-done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A write that is not acknowledged may take effect at any later moment.
 const PENDING: Moment = Moment::MAX;
 
-/// Readers and writers of different rows rarely meet.
-const SHARDS: i64 = 64;
+/// Far more than a row is written while a read of it is under way; the rest names old values in incidents.
+const VERSIONS_KEPT: usize = 16;
+const VERSIONS_TOLD: usize = 3;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -158,7 +195,7 @@ mod tests {
 
     /// Row 7 holds `first` since 10, and `second` since some moment from 20 to 30.
     fn replaced([first, second, _]: [Content; 3]) -> Model {
-        let model = Model::default();
+        let mut model = Model::default();
         model.begin(7, Some(first), 10);
         model.acknowledge(7, 10);
         model.begin(7, Some(second), 20);
@@ -199,7 +236,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_seen_also_one_that_belongs_to_another_row() {
         let all @ [first, second, third] = contents();
-        let model = replaced(all);
+        let mut model = replaced(all);
         model.begin(8, Some(third), 10);
         model.acknowledge(8, 10);
         assert_eq!(model.judge(7, Some(third), 31, 40), Err(Deviation::Wrong));
@@ -210,7 +247,7 @@ mod tests {
     #[test]
     fn a_resurrected_row_is_seen_and_a_reborn_one_is_not() {
         let all @ [first, second, third] = contents();
-        let model = replaced(all);
+        let mut model = replaced(all);
         model.begin(7, None, 40);
         model.acknowledge(7, 50);
         assert_eq!(model.judge(7, None, 45, 46), Ok(()), "deleting");
@@ -229,7 +266,7 @@ mod tests {
     #[test]
     fn a_row_that_nobody_wrote_must_not_be_there() {
         let [first, ..] = contents();
-        let model = Model::default();
+        let mut model = Model::default();
         assert_eq!(model.judge(1, None, 0, 1), Ok(()));
         assert_eq!(model.judge(1, Some(first), 0, 1), Err(Deviation::Resurrected));
         model.begin(1, Some(first), 10);
@@ -242,12 +279,44 @@ mod tests {
     #[test]
     fn a_revoked_write_never_was_and_an_acknowledged_one_stays() {
         let all @ [_, second, third] = contents();
-        let model = replaced(all);
+        let mut model = replaced(all);
         model.begin(7, Some(third), 40);
         model.revoke(7);
         model.revoke(7);
         assert_eq!(model.judge(7, Some(second), 50, 60), Ok(()));
         assert_eq!(model.judge(7, Some(third), 50, 60), Err(Deviation::Wrong));
         assert_eq!(model.ids(), [7]);
+    }
+
+    #[test]
+    fn a_write_whose_reply_was_lost_is_settled_by_what_stands_there() {
+        let all @ [_, second, third] = contents();
+        let mut model = replaced(all);
+        model.begin(7, Some(third), 40);
+        assert!(model.settle(7, Some(third), 60), "it happened");
+        assert_eq!(model.judge(7, Some(second), 50, 55), Ok(()), "any time before the look");
+        assert_eq!(model.judge(7, Some(second), 61, 70), Err(Deviation::Stale));
+        let mut model = replaced(all);
+        model.begin(7, Some(third), 40);
+        assert!(!model.settle(7, Some(second), 60), "it did not");
+        assert_eq!(model.judge(7, Some(third), 61, 70), Err(Deviation::Wrong));
+        assert_eq!(model.judge(7, Some(second), 61, 70), Ok(()));
+    }
+
+    #[test]
+    fn histories_do_not_grow_without_end_and_what_may_still_be_judged_stays() {
+        let [first, second, _] = contents();
+        let mut model = Model::default();
+        model.found(7, first, 0);
+        for write in 1..=1000_u64 {
+            let content = if write.is_multiple_of(2) { first } else { second };
+            model.begin(7, Some(content), write * 10);
+            model.acknowledge(7, write * 10 + 1);
+            model.forget(write * 10 - 500);
+        }
+        assert!(model.rows[&7].len() < 70, "{}", model.rows[&7].len());
+        // A read that began at the horizon is still judged by what was current then.
+        assert_eq!(model.judge(7, Some(second), 9_502, 9_509), Err(Deviation::Stale));
+        assert_eq!(model.judge(7, Some(first), 9_502, 9_509), Ok(()));
     }
 }

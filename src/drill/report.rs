@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::latency::Windows;
+use super::latency::{Point, Windows};
 use super::nemesis::Fault;
+use super::probe::ProbeReport;
 use super::verdict::{Finding, Verdict};
 
 /// The outcome of a rehearsal. The names of the fields are a contract with scripts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// `sqlite` or `postgres`.
+    pub database: &'static str,
     /// Read operations.
     pub reads: u64,
     /// Write operations.
@@ -30,6 +33,12 @@ pub struct Report {
     pub values_under_old_key: u64,
     /// Values that open under no key.
     pub unreadable_values: u64,
+    /// Operations that were done again because their connection was lost.
+    pub interrupted_operations: u64,
+    /// Writes whose reply was lost and which had happened.
+    pub unconfirmed_writes_done: u64,
+    /// Writes whose reply was lost and which had not happened.
+    pub unconfirmed_writes_undone: u64,
     /// Rows that reads compared with the model.
     pub rows_checked: u64,
     /// Instances of the application, each with a keyring of its own.
@@ -52,6 +61,16 @@ pub struct Report {
     pub phases: Vec<Phase>,
     /// Latencies.
     pub latency_ms: LatencyReport,
+    /// How many times as long the slowest hundredth took during the rotation as before.
+    pub p99_ratio: RatioReport,
+    /// What happened over time.
+    #[serde(skip)]
+    pub series: Vec<Point>,
+    /// Seconds of each of its points.
+    #[serde(skip)]
+    pub series_bucket_seconds: f64,
+    /// The operator's own probes.
+    pub probes: Vec<ProbeReport>,
     /// Faults, done on purpose.
     pub faults: Vec<Fault>,
     /// Repeats the traffic.
@@ -64,6 +83,8 @@ pub struct Report {
     pub incidents: Vec<String>,
     /// Where the folder was kept, if it was.
     pub evidence: Option<PathBuf>,
+    /// The schema that was kept, if one was.
+    pub evidence_schema: Option<String>,
     /// From start to end.
     pub elapsed_seconds: f64,
 }
@@ -73,6 +94,8 @@ pub struct Report {
 pub struct Phase {
     /// Its name.
     pub name: &'static str,
+    /// Seconds from the beginning of the rehearsal to its own.
+    pub at_seconds: f64,
     /// Its time.
     pub seconds: f64,
 }
@@ -84,6 +107,15 @@ pub struct LatencyReport {
     pub reads: Windows,
     /// Of writes.
     pub writes: Windows,
+}
+
+/// Ratios of the p99 during the rotation to that before; `None` where nothing was measured.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct RatioReport {
+    /// Of reads.
+    pub reads: Option<f64>,
+    /// Of writes.
+    pub writes: Option<f64>,
 }
 
 /// Seconds with milliseconds.

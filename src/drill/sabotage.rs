@@ -1,16 +1,18 @@
-//! Ways to break the tool on purpose, so that tests can see the rehearsal fail with the right sentence. No command line reaches them.
+//! Ways to break the tool on purpose, so that tests can see the rehearsal fail with the right sentence. No command line reaches them,
+//! and a release build does nothing about them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::DrillError;
-use super::stage::connect;
+use super::table::{Place, TableError};
 
 /// What is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sabotage {
     /// A reader keeps the first key only, and says that it has the others.
     ReaderWithOldKeyOnly,
@@ -18,6 +20,8 @@ pub enum Sabotage {
     WriterWithOldKeyOnly,
     /// An instance never follows its keyring, and does not say that it does.
     InstanceLagsBehind,
+    /// The new key is promoted although an instance has not got it.
+    PromoteBeforeAcknowledgement,
     /// The values are moved to a key that nobody seals with yet.
     RotateBeforePromote,
     /// The old key is taken from readers while values need it.
@@ -26,32 +30,52 @@ pub enum Sabotage {
     SwapWithoutComparison,
 }
 
+impl Sabotage {
+    /// Only where tests run.
+    pub const IS_POSSIBLE: bool = cfg!(debug_assertions);
+
+    /// Which instance is broken, if one is.
+    pub fn hits(self) -> Option<&'static str> {
+        match self {
+            Self::ReaderWithOldKeyOnly | Self::InstanceLagsBehind | Self::PromoteBeforeAcknowledgement => Some("reader-0"),
+            Self::WriterWithOldKeyOnly => Some("writer-0"),
+            Self::RotateBeforePromote | Self::RetireBeforeRotate | Self::SwapWithoutComparison => None,
+        }
+    }
+
+    /// Whether the instance that it hits stays with the keys that it had first.
+    pub fn keeps_first_keys(self) -> bool {
+        self.hits().is_some()
+    }
+
+    /// Whether that instance says that it has others.
+    pub fn lies(self) -> bool {
+        matches!(self, Self::ReaderWithOldKeyOnly | Self::WriterWithOldKeyOnly)
+    }
+}
+
 /// Rewrites rows blindly until dropped: what a batch script does that reads a page and updates by primary key.
 pub struct BlindRewriter {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<rusqlite::Result<()>>>,
+    thread: Option<JoinHandle<Result<(), TableError>>>,
 }
 
 impl BlindRewriter {
-    /// Starts it on a database.
-    pub fn start(database: PathBuf) -> Result<Self, DrillError> {
+    /// Starts it on a table.
+    pub fn start(place: &Place) -> Result<Self, DrillError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let connection = connect(&database)?;
+        let mut table = place.open("reseal drill blind rewriter")?;
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let page: Vec<WholeRow> = connection
-                    .prepare_cached("SELECT id, name, email, notes, tier FROM customers")?
-                    .query_map([], |row| row.try_into())?
-                    .collect::<rusqlite::Result<_>>()?;
+                let page = table.fetch(0, i64::MAX)?;
                 thread::sleep(HELD_BACK);
-                connection.execute_batch("BEGIN IMMEDIATE")?;
-                for row in page {
-                    connection
-                        .prepare_cached("UPDATE customers SET name = ?2, email = ?3, notes = ?4, tier = ?5 WHERE id = ?1")?
-                        .execute(row)?;
+                for (id, row) in page {
+                    if stopped.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    table.replace(id, &row)?;
                 }
-                connection.execute_batch("COMMIT")?;
             }
             Ok(())
         });
@@ -71,9 +95,6 @@ impl Drop for BlindRewriter {
         }
     }
 }
-
-/// Id, name, email, notes, tier.
-type WholeRow = (i64, String, Vec<u8>, Option<Vec<u8>>, String);
 
 /// Long enough for a write of the application to come between.
 const HELD_BACK: Duration = Duration::from_millis(300);

@@ -1,9 +1,11 @@
-//! Where a rehearsal takes place: a private folder with a database and a keyring file, made for it and gone with it.
+//! Where a rehearsal takes place: a private folder with keyring and journals, and a database file in it or a schema of its own in
+//! PostgreSQL. Made for the rehearsal and gone with it.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
@@ -11,131 +13,145 @@ use age::x25519::Identity;
 use jiff::Timestamp;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha20Rng;
-use rusqlite::{Connection, OpenFlags};
 
 use super::DrillError;
+use super::clock::now;
 use super::customer::{Cabinet, Customer, Row};
-use super::model::{Model, Moment};
-use crate::app::{self, Options, Unlock};
-use crate::key::{
-    Algorithm, Entry, KeyId, Keyring, KeyringEdit, Keyset, KeysetName, OldPrimary, Previous, Seal, write_private,
-};
+use super::janitor::{KEEP, Leftovers, Schema};
+use super::model::Model;
+use super::process::{Part, Process, file_output};
+use super::table::{Place, Scratch, create_sqlite, schema_name};
+use crate::app::{self, Unlock};
+use crate::format::RandomFailed;
+use crate::key::{KeyId, Keyring, KeyringEdit, Keyset, Previous, write_private};
 
-/// The folder and what opens its keyring.
+/// The folder, the table, and what opens the keyring.
 pub struct Stage {
     folder: PathBuf,
+    name: String,
     identity: Identity,
-    keyset: KeysetName,
-    now: fn() -> Timestamp,
-    is_kept: bool,
+    place: Place,
+    schema: Option<String>,
+    janitor: Process,
 }
 
 impl Stage {
-    /// Makes the folder, the keyring with its first key, and an empty table.
-    pub fn build(now: fn() -> Timestamp) -> Result<Self, DrillError> {
-        let stage = Self {
-            folder: private_folder()?,
-            identity: Identity::generate(),
-            keyset: KEYSET
-                .parse()
-                .map_err(|_| DrillError::Stage(io::ErrorKind::InvalidInput.into()))?,
-            now,
-            is_kept: false,
+    /// Makes the folder, the identity of the keyring, and an empty table: in an SQLite file, or in this PostgreSQL database.
+    pub fn build(program: &Path, postgres: Option<&str>) -> Result<Self, DrillError> {
+        let name = random_name()?;
+        let folder = std::env::temp_dir().join(format!("reseal-drill-{name}"));
+        let role = role(&name);
+        let mut scratch = match postgres {
+            Some(url) => Some(Scratch::connect(url, &format!("{role}stage"), schema_name(&name))?),
+            None => None,
         };
-        // Throw-away keys over invented records: the file lets `reseal rotate`, and whoever looks at kept evidence, open the keyring.
+        let with_control = match &mut scratch {
+            Some(scratch) => !scratch.has_control_schema()?,
+            None => false,
+        };
+        let leftovers = Leftovers {
+            folder: folder.clone(),
+            schema: postgres.map(|url| Schema {
+                url: url.to_owned(),
+                name: schema_name(&name),
+                role: role.clone(),
+                with_control,
+            }),
+        };
+        // Before there is anything to remove.
+        let mut janitor = Part::Janitor
+            .start(program, &[], Stdio::null(), Stdio::null())
+            .map_err(DrillError::Stage)?;
+        let instructions = serde_json::to_string(&leftovers).map_err(|error| DrillError::Stage(error.into()))?;
+        janitor.send(instructions.as_bytes()).map_err(DrillError::Stage)?;
+        janitor.send(b"\n").map_err(DrillError::Stage)?;
+
+        let mut stage = Self {
+            identity: Identity::generate(),
+            place: Place {
+                url: format!("sqlite:{}", folder.join("customers.db").display()),
+                table: TABLE.to_owned(),
+            },
+            schema: postgres.map(|_| schema_name(&name)),
+            name,
+            folder,
+            janitor,
+        };
+        let private = |folder: &Path| DirBuilder::new().mode(0o700).create(folder).map_err(DrillError::Stage);
+        private(&stage.folder)?;
+        private(&stage.folder.join(INSTANCES))?;
+        private(&stage.folder.join(OPERATOR))?;
+        // Throw-away keys over invented records: the file lets the commands of the operator, the instances, and whoever looks at kept
+        // evidence, open the keyring.
         let text = stage.identity.to_string();
         write_private(&stage.identity_file(), text.expose_secret().as_bytes(), false)?;
-        let seal = Seal::Recipients(vec![stage.identity.to_public()]);
-        let mut edit = KeyringEdit::create(&stage.keyring_file(), seal, LOCK_WAIT)?;
-        edit.insert(Keyset::generate(stage.keyset.clone(), Algorithm::Aes256Gcm, (stage.now)())?)?;
-        edit.commit(Previous::Kept)?;
-
-        let database = Connection::open(stage.database())?;
-        database.execute_batch(SCHEMA)?;
+        match (&mut scratch, postgres) {
+            (Some(scratch), Some(url)) => {
+                stage.place = Place {
+                    url: url.to_owned(),
+                    table: scratch.create()?,
+                };
+            }
+            _ => create_sqlite(&stage.folder.join("customers.db"), TABLE)?,
+        }
         Ok(stage)
     }
 
     /// Fills the table with `rows` customers, sealed by the application's own code, and tells the model.
-    pub fn fill(&self, rows: i64, seed: u64, model: &Model, now: impl Fn() -> Moment) -> Result<(), DrillError> {
-        let cabinet = Cabinet::new(&self.follow()?, KEYSET)?;
+    pub fn fill(&self, rows: i64, seed: u64, model: &mut Model) -> Result<(), DrillError> {
+        let keyring = app::Keyring::open(self.keyring_file(), self.unlock())?;
+        let cabinet = Cabinet::new(&keyring, KEYSET)?;
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut database = self.connect()?;
-        let transaction = database.transaction()?;
-        {
-            let mut insert = transaction.prepare(INSERT)?;
-            for id in 1..=rows {
-                let customer = Customer::invent(&mut rng);
-                let Row {
-                    name,
-                    email,
-                    notes,
-                    tier,
-                } = cabinet.seal(id, &customer)?;
-                model.begin(id, Some(customer.content()), now());
-                insert.execute((id, name, email, notes, tier))?;
-            }
-        }
-        transaction.commit()?;
+        let mut table = self.place.open(&self.role("stage"))?;
+        let mut chunk: Vec<(i64, Row)> = Vec::with_capacity(FILLED_TOGETHER);
         for id in 1..=rows {
-            model.acknowledge(id, now());
+            let customer = Customer::invent(&mut rng);
+            chunk.push((id, cabinet.seal(id, &customer)?));
+            model.found(id, customer.content(), now());
+            if chunk.len() == FILLED_TOGETHER || id == rows {
+                table.load(&chunk)?;
+                chunk.clear();
+            }
         }
         Ok(())
     }
 
-    /// A connection as the application opens one.
-    pub fn connect(&self) -> Result<Connection, DrillError> {
-        connect(&self.database())
+    /// The table, on the straight way.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
-    /// How many customers there are now.
-    pub fn count_rows(&self) -> Result<u64, DrillError> {
-        let rows: i64 = self
-            .connect()?
-            .query_row("SELECT count(*) FROM customers", [], |row| row.get(0))?;
-        Ok(rows.unsigned_abs())
+    /// How a connection for this purpose is called at the server.
+    pub fn role(&self, purpose: &str) -> String {
+        format!("{}{purpose}", role(&self.name))
     }
 
-    /// The keyring as an instance of the application follows it.
-    pub fn follow(&self) -> Result<app::Keyring, DrillError> {
-        let options = Options {
-            poll_every: POLL_EVERY,
-            now: self.now,
-            ..Options::default()
-        };
-        Ok(app::Keyring::open_with(self.keyring_file(), self.unlock(), options)?)
-    }
-
-    /// The keyring as it stands in the file.
+    /// The operator's keyring as it stands in the file.
     pub fn keyring(&self) -> Result<Keyring, DrillError> {
         Ok(Keyring::open(&self.keyring_file(), &self.unlock(), 0)?)
     }
 
-    /// Gives readers a new key, which nobody seals with yet. Returns it and the keyset's new revision.
-    pub fn introduce(&self) -> Result<(KeyId, u64), DrillError> {
-        let now = (self.now)();
-        self.change(|keyset| Ok(keyset.add(Algorithm::Aes256Gcm, Entry::Staged, now)?))
+    /// Looks at the keyset.
+    pub fn keyset<T>(&self, look: impl FnOnce(&Keyset) -> T) -> Result<T, DrillError> {
+        let keyring = self.keyring()?;
+        let keyset = keyring.keysets().iter().find(|keyset| keyset.name().as_str() == KEYSET);
+        keyset
+            .map(look)
+            .ok_or_else(|| DrillError::Stage(io::ErrorKind::NotFound.into()))
     }
 
-    /// Makes the key primary. Returns the keyset's new revision.
-    pub fn promote(&self, id: KeyId) -> Result<u64, DrillError> {
-        let now = (self.now)();
-        let ((), revision) = self.change(|keyset| Ok(keyset.promote(id, OldPrimary::Retires, now)?))?;
-        Ok(revision)
+    /// Takes a key from readers without asking whether anything needs it: for sabotage.
+    pub fn retire_unasked(&self, id: KeyId) -> Result<(), DrillError> {
+        let mut edit = KeyringEdit::begin(&self.keyring_file(), self.unlock(), 0, LOCK_WAIT)?;
+        let name = self.keyset(|keyset| keyset.name().clone())?;
+        if let Some(keyset) = edit.keyring_mut().keyset_mut(&name) {
+            keyset.retire(id, Timestamp::now())?;
+        }
+        edit.commit(Previous::Kept)?;
+        Ok(())
     }
 
-    /// Takes the key from readers. Returns the keyset's new revision.
-    pub fn retire(&self, id: KeyId) -> Result<u64, DrillError> {
-        let now = (self.now)();
-        let ((), revision) = self.change(|keyset| Ok(keyset.retire(id, now)?))?;
-        Ok(revision)
-    }
-
-    /// The database file.
-    pub fn database(&self) -> PathBuf {
-        self.folder.join("customers.db")
-    }
-
-    /// The keyring file.
+    /// The operator's keyring file.
     pub fn keyring_file(&self) -> PathBuf {
         self.folder.join("reseal.keyring")
     }
@@ -145,57 +161,72 @@ impl Stage {
         self.folder.join("identity.txt")
     }
 
+    /// The recipient that keyrings are sealed to.
+    pub fn recipient(&self) -> String {
+        self.identity.to_public().to_string()
+    }
+
     /// The folder of it all.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Leaves the folder where it is.
-    pub fn keep(&mut self) {
-        self.is_kept = true;
+    /// The folder of an instance's own files.
+    pub fn instance_folder(&self, instance: &str) -> Result<PathBuf, DrillError> {
+        let folder = self.folder.join(INSTANCES).join(instance);
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(DrillError::Stage(error)),
+            _ => Ok(folder),
+        }
+    }
+
+    /// A file for what a command of the operator says.
+    pub fn operator_file(&self, name: &str) -> PathBuf {
+        self.folder.join(OPERATOR).join(name)
+    }
+
+    /// What a process says to nobody, kept for whoever looks into a failure.
+    pub fn said(&self, instance: &str, generation: u32) -> Result<Stdio, DrillError> {
+        let path = self.instance_folder(instance)?.join(format!("said.{generation}.log"));
+        file_output(&path).map_err(DrillError::Stage)
+    }
+
+    /// Leaves everything where it is. Returns the schema, if there is one.
+    pub fn keep(&mut self) -> Option<String> {
+        // Should the janitor be gone, nobody removes anything.
+        let _ = self.janitor.send(KEEP.as_bytes());
+        let _ = self.janitor.send(b"\n");
+        self.schema.clone()
+    }
+
+    /// Waits until everything is removed, or left. Returns whether the janitor did what it should.
+    pub fn leave(&mut self) -> bool {
+        self.janitor.end_input();
+        let ended = self.janitor.wait(REMOVED_WITHIN);
+        matches!(ended, Ok(Some(status)) if status.success())
     }
 
     fn unlock(&self) -> Unlock {
         Unlock::Identities(vec![self.identity.clone()])
     }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Keyset) -> Result<T, DrillError>) -> Result<(T, u64), DrillError> {
-        let mut edit = KeyringEdit::begin(&self.keyring_file(), self.unlock(), 0, LOCK_WAIT)?;
-        let Some(keyset) = edit.keyring_mut().keyset_mut(&self.keyset) else {
-            return Err(DrillError::Stage(io::ErrorKind::NotFound.into()));
-        };
-        let done = change(keyset)?;
-        let revision = keyset.revision();
-        edit.commit(Previous::Kept)?;
-        Ok((done, revision))
-    }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if !self.is_kept {
-            // Nothing of value is in it; what cannot be removed is left to the system's own cleaning.
-            let _ = fs::remove_dir_all(&self.folder);
-        }
+        // After an error nobody asked; a second time does no harm.
+        self.leave();
     }
 }
 
-/// A connection as the application opens one.
-pub fn connect(database: &Path) -> Result<Connection, DrillError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    Ok(connection)
+/// Eight hexadecimal digits.
+fn random_name() -> Result<String, DrillError> {
+    let mut name = [0; 4];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut name).map_err(|_| RandomFailed)?;
+    Ok(format!("{:08x}", u32::from_be_bytes(name)))
 }
 
-/// A new folder that only this user can enter.
-fn private_folder() -> Result<PathBuf, DrillError> {
-    let mut name = [0; 8];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut name).map_err(|_| crate::format::RandomFailed)?;
-    let folder = std::env::temp_dir().join(format!("reseal-drill-{:016x}", u64::from_be_bytes(name)));
-    DirBuilder::new().mode(0o700).create(&folder).map_err(DrillError::Stage)?;
-    Ok(folder)
+fn role(name: &str) -> String {
+    format!("reseal drill {name} ")
 }
 
 /// The keyset of the rehearsal.
@@ -204,23 +235,11 @@ pub const KEYSET: &str = "customer-data";
 /// The table of the rehearsal.
 pub const TABLE: &str = "customers";
 
-/// How a customer enters the table.
-pub const INSERT: &str = "INSERT INTO customers (id, name, email, notes, tier) VALUES (?1, ?2, ?3, ?4, ?5)";
-
-/// WAL, as a server with readers beside its writer sets it up.
-const SCHEMA: &str = "
-    PRAGMA journal_mode = WAL;
-    CREATE TABLE customers (
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL,
-        email BLOB NOT NULL,
-        notes BLOB,
-        tier TEXT NOT NULL
-    );";
-
-/// An instance notices a new keyring within this time.
-const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Nobody else changes the keyring of a rehearsal.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// What applications commonly set.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const INSTANCES: &str = "instances";
+const OPERATOR: &str = "operator";
+/// Rows of a transaction while the table is filled.
+const FILLED_TOGETHER: usize = 5_000;
+/// The janitor's own patience with a server, and some.
+const REMOVED_WITHIN: Duration = Duration::from_secs(120);

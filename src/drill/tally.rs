@@ -1,14 +1,12 @@
-//! What one instance of the application did and met; those of all instances are added up.
+//! What all instances of the application did and met, added up.
 
 use std::collections::BTreeMap;
 
-use super::DrillError;
-use super::latency::Latencies;
-use super::model::Deviation;
-use crate::app::OpenError;
+use super::clock::Moment;
+use super::failure::Failure;
+use super::latency::{Kind, Latencies, Series, Window};
 
 /// Counts and latencies.
-#[derive(Clone)]
 pub struct Tally {
     /// Read operations.
     pub reads: u64,
@@ -20,112 +18,85 @@ pub struct Tally {
     pub failed_reads: BTreeMap<Failure, u64>,
     /// Write operations that failed, by why.
     pub failed_writes: BTreeMap<Failure, u64>,
-    /// The first of them, told one by one.
+    /// Operations that were done again because their connection was lost.
+    pub interrupted: u64,
+    /// Writes whose reply was lost: they had happened, and they had not.
+    pub settled: [u64; 2],
+    /// The first failures, told one by one.
     pub incidents: Vec<String>,
     /// Latencies of reads.
     pub read_latencies: Latencies,
     /// Latencies of writes.
     pub write_latencies: Latencies,
-}
-
-/// Why an operation failed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Failure {
-    /// It saw what the model does not allow.
-    Deviates(Deviation),
-    /// The instance did not have the key.
-    UnknownKey(u32),
-    /// The instance was no longer, or not yet, given the key.
-    Withheld(u32, &'static str),
-    /// The value did not open for another reason.
-    Unopened(String),
-    /// The row to be changed was not there.
-    RowGone,
-    /// The database refused.
-    Database(String),
+    /// All of it over time.
+    pub series: Series,
+    /// When the rotation began and ended.
+    during: [Moment; 2],
 }
 
 impl Tally {
     /// Nothing done yet.
-    pub fn new() -> Result<Self, DrillError> {
+    pub fn new(origin: Moment) -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
             reads: 0,
             rows_checked: 0,
             writes: 0,
             failed_reads: BTreeMap::new(),
             failed_writes: BTreeMap::new(),
+            interrupted: 0,
+            settled: [0; 2],
             incidents: Vec::new(),
             read_latencies: Latencies::new()?,
             write_latencies: Latencies::new()?,
+            series: Series::new(origin)?,
+            during: [Moment::MAX; 2],
         })
     }
 
-    /// Counts a failed read of row `id`.
-    pub fn read_failed(&mut self, id: i64, failure: Failure) {
-        self.tell(format!("read of row {id}: {}", failure.describe()));
-        *self.failed_reads.entry(failure).or_default() += 1;
+    /// The rotation begins.
+    pub fn rotation_begins(&mut self, at: Moment) {
+        self.during[0] = at;
     }
 
-    /// Counts a failed write to row `id`.
-    pub fn write_failed(&mut self, id: i64, failure: Failure) {
-        self.tell(format!("write to row {id}: {}", failure.describe()));
-        *self.failed_writes.entry(failure).or_default() += 1;
+    /// The rotation is over.
+    pub fn rotation_ends(&mut self, at: Moment) {
+        self.during[1] = at;
     }
 
-    /// Adds another instance's.
-    pub fn merge(&mut self, other: Self) {
-        self.reads += other.reads;
-        self.rows_checked += other.rows_checked;
-        self.writes += other.writes;
-        for (mine, theirs) in [
-            (&mut self.failed_reads, other.failed_reads),
-            (&mut self.failed_writes, other.failed_writes),
-        ] {
-            for (failure, count) in theirs {
-                *mine.entry(failure).or_default() += count;
-            }
-        }
-        for incident in other.incidents {
-            self.tell(incident);
-        }
-        self.read_latencies.merge(&other.read_latencies);
-        self.write_latencies.merge(&other.write_latencies);
+    /// An operation that went through, begun at this moment.
+    pub fn done(&mut self, kind: Kind, begun: Moment, microseconds: u64) {
+        let window = self.window(begun);
+        let (count, latencies) = match kind {
+            Kind::Read => (&mut self.reads, &mut self.read_latencies),
+            Kind::Write => (&mut self.writes, &mut self.write_latencies),
+        };
+        *count += 1;
+        latencies.record(window, microseconds);
+        self.series.record(kind, begun, microseconds);
     }
 
-    fn tell(&mut self, incident: String) {
+    /// An operation of this instance that failed, told with what is known of the row.
+    pub fn failed(&mut self, kind: Kind, instance: &str, id: i64, at: Moment, failure: Failure, known: &str) {
+        let (verb, count, failures) = match kind {
+            Kind::Read => ("read of", &mut self.reads, &mut self.failed_reads),
+            Kind::Write => ("write to", &mut self.writes, &mut self.failed_writes),
+        };
+        *count += 1;
         if self.incidents.len() < INCIDENTS_MAX {
-            self.incidents.push(incident);
+            let why = failure.describe();
+            self.incidents
+                .push(format!("{instance} at {at}: {verb} row {id}: {why}; its history: {known}"));
         }
+        *failures.entry(failure).or_default() += 1;
+        self.series.record_failure(kind, at);
     }
-}
 
-impl Failure {
-    /// For a sentence: "reads met that …".
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Deviates(deviation) => format!("rows {}", deviation.describe()),
-            Self::UnknownKey(id) => format!("a value under key {id}, which the instance did not have"),
-            Self::Withheld(id, standing) => format!("a value under key {id}, which is {standing}"),
-            Self::Unopened(why) => format!("a value that did not open: {why}"),
-            Self::RowGone => "the row to be changed was not there".to_owned(),
-            Self::Database(why) => format!("the database refused: {why}"),
+    fn window(&self, moment: Moment) -> Window {
+        match self.during {
+            [from, _] if moment < from => Window::Before,
+            [_, to] if moment < to => Window::During,
+            _ => Window::After,
         }
-    }
-}
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::UnknownKey { id, .. } => Self::UnknownKey(id.0),
-            OpenError::Withheld { id, standing, .. } => Self::Withheld(id.0, standing),
-            other => Self::Unopened(other.to_string()),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
     }
 }
 

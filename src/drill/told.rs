@@ -2,19 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use super::latency::{Percentiles, Windows};
+use super::latency::{Percentiles, Point, Windows};
+use super::probe::ProbeReport;
 use super::report::Report;
+use super::verdict::Thresholds;
 use super::{Finding, Settings};
-use crate::report::{self, KeyCount, Phase, Proof, Rehearsal, Size, Standing, Traffic, Unit, Version};
+use crate::report::{self, Activity, KeyCount, Phase, Proof, Rehearsal, Series, Size, Standing, Traffic, Unit, Version};
 
 /// What the settings alone say: the report of a rehearsal that has not come to its end.
 pub fn outline(settings: &Settings, begun: &str, why: &str) -> Rehearsal {
     let title = format!("Rehearsal: rotation of {} customers under live traffic", settings.rows);
     let sqlite = rusqlite::version();
+    let mut versions = vec![version("reseal", env!("CARGO_PKG_VERSION"))];
+    let database = if settings.postgres.is_some() {
+        "PostgreSQL, in a scratch schema".to_owned()
+    } else {
+        versions.push(version("SQLite", sqlite));
+        format!("SQLite {sqlite}, in a temporary file")
+    };
     Rehearsal {
         begun: begun.to_owned(),
-        database: format!("SQLite {sqlite}, in a temporary file"),
-        versions: vec![version("reseal", env!("CARGO_PKG_VERSION")), version("SQLite", sqlite)],
+        database,
+        versions,
         seed: settings.seed,
         command: command(settings),
         sizes: sizes(&[("readers", settings.readers as u64), ("writers", settings.writers as u64)]),
@@ -30,7 +39,7 @@ pub fn told(report: &Report, settings: &Settings, begun: &str) -> Rehearsal {
         super::Verdict::Bad => report::Verdict::Bad,
     };
     rehearsal.findings = report.findings.iter().map(finding).collect();
-    rehearsal.proofs = proofs(report);
+    rehearsal.proofs = proofs(report, &settings.thresholds);
     rehearsal.elapsed_seconds = report.elapsed_seconds;
     rehearsal.sizes.extend(sizes(&[
         ("rows before", report.rows_before),
@@ -43,6 +52,11 @@ pub fn told(report: &Report, settings: &Settings, begun: &str) -> Rehearsal {
     rehearsal.faults = report.faults.iter().map(|fault| fault_told(report, fault)).collect();
     rehearsal.reads = windows(report.reads, report.failed_reads, &report.latency_ms.reads);
     rehearsal.writes = windows(report.writes, report.failed_writes, &report.latency_ms.writes);
+    rehearsal.series = Series {
+        bucket_seconds: report.series_bucket_seconds,
+        points: report.series.iter().map(point).collect(),
+    };
+    rehearsal.probes = report.probes.iter().map(probe).collect();
     rehearsal.incidents.clone_from(&report.incidents);
     rehearsal.evidence = report.evidence.as_ref().map(|folder| folder.display().to_string());
     rehearsal.settle();
@@ -54,8 +68,9 @@ fn finding(finding: &Finding) -> report::Finding {
 }
 
 /// The proofs bear the names of the findings that tell of their failure.
-fn proofs(report: &Report) -> Vec<Proof> {
-    let none = |name, promise, count: u64| Proof::at_most(name, promise, count as f64, 0.0, Unit::Count);
+fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
+    let at_most = |name, promise, count: u64, max: u64| Proof::at_most(name, promise, count as f64, max as f64, Unit::Count);
+    let none = |name, promise, count| at_most(name, promise, count, 0);
     let found: BTreeSet<&str> = report.findings.iter().map(|finding| finding.name).collect();
     let stated = |name, promise, was_tried: bool| {
         let standing = match (found.contains(name), was_tried) {
@@ -67,10 +82,20 @@ fn proofs(report: &Report) -> Vec<Proof> {
     };
     let has_phase = |name: &str| report.phases.iter().any(|phase| phase.name == name);
     let was_killed = report.faults.iter().any(|fault| fault.name == KILL);
-    vec![
-        none("failed-reads", "every read saw what had been written", report.failed_reads),
+    let mut proofs = vec![
+        at_most(
+            "failed-reads",
+            "every read saw what had been written",
+            report.failed_reads,
+            thresholds.failed_reads_max,
+        ),
         none("failed-writes", "every write was accepted", report.failed_writes),
-        none("lost-writes", "no confirmed write was lost", report.lost_writes),
+        at_most(
+            "lost-writes",
+            "no confirmed write was lost",
+            report.lost_writes,
+            thresholds.lost_writes_max,
+        ),
         none("resurrected-rows", "no deleted row came back", report.resurrected_rows),
         none("wrong-values", "no row holds what nobody wrote", report.wrong_values),
         none("unreadable-values", "every value opens under a key", report.unreadable_values),
@@ -97,7 +122,27 @@ fn proofs(report: &Report) -> Vec<Proof> {
             1.0,
             Unit::Count,
         ),
-    ]
+    ];
+    let ratios = [report.p99_ratio.reads, report.p99_ratio.writes];
+    if let Some(max) = thresholds.p99_ratio_max {
+        let slowest = ratios.into_iter().flatten().fold(0.0, f64::max);
+        let promise = "reads and writes were not much slower during the rotation than before it";
+        proofs.push(Proof::at_most("p99-ratio", promise, slowest, max, Unit::Times));
+    }
+    if let Some(max) = thresholds.duration_max {
+        let (took, max) = (report.elapsed_seconds, max.as_secs_f64());
+        proofs.push(Proof::at_most(
+            "too-long",
+            "the drill ended in time",
+            took,
+            max,
+            Unit::Seconds,
+        ));
+    }
+    if !report.probes.is_empty() {
+        proofs.push(stated("probe-failed", "every probe succeeded all along", true));
+    }
+    proofs
 }
 
 fn keys(report: &Report) -> Vec<KeyCount> {
@@ -126,25 +171,43 @@ fn keys(report: &Report) -> Vec<KeyCount> {
     known.chain(others).map(count).collect()
 }
 
-/// One after the other: each begins where the one before ended.
 fn phases(report: &Report) -> Vec<Phase> {
-    let mut end_seconds = 0.0;
-    let mut next = |phase: &super::Phase| {
-        let begin_seconds = end_seconds;
-        end_seconds += phase.seconds;
-        Phase {
-            name: phase.name.to_owned(),
-            begin_seconds,
-            end_seconds,
-        }
+    let phases = report.phases.iter().map(|phase| Phase {
+        name: phase.name.to_owned(),
+        begin_seconds: phase.at_seconds,
+        end_seconds: phase.at_seconds + phase.seconds,
+    });
+    phases.collect()
+}
+
+fn point(point: &Point) -> report::Point {
+    let activity = |operations, latency: Option<Percentiles>| Activity {
+        operations,
+        latency_ms: latency.map(|Percentiles { p50, p99, max }| report::Percentiles { p50, p99, max }),
     };
-    report.phases.iter().map(&mut next).collect()
+    report::Point {
+        begin_seconds: point.at_seconds,
+        reads: activity(point.reads + point.failed_reads, point.read_ms),
+        writes: activity(point.writes + point.failed_writes, point.write_ms),
+        failed: point.failed_reads + point.failed_writes,
+    }
+}
+
+fn probe(probe: &ProbeReport) -> report::Probe {
+    report::Probe {
+        name: probe.name.clone(),
+        runs: probe.runs,
+        failed: probe.failed,
+        first_failure_seconds: probe.first_failure.as_ref().map(|(at, _)| *at),
+        first_failure: probe.first_failure.as_ref().map(|(_, why)| why.clone()),
+        longest_outage_seconds: None,
+    }
 }
 
 fn fault_told(report: &Report, fault: &super::Fault) -> report::Fault {
     let is_failed = report.findings.iter().any(|finding| finding.name == "not-resumed");
     report::Fault {
-        name: fault.name.to_owned(),
+        name: fault.name.clone(),
         at_seconds: fault.at_seconds,
         until_seconds: None,
         outcome: fault.outcome.clone(),
@@ -175,12 +238,14 @@ fn traffic(latency: Percentiles) -> Traffic {
 }
 
 fn command(settings: &Settings) -> String {
+    let database = if settings.postgres.is_some() { " --database REF" } else { "" };
     format!(
-        "reseal drill --rows {} --readers {} --writers {} --duration {} --seed {}",
+        "reseal drill{database} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
         settings.rows,
         settings.readers,
         settings.writers,
         settings.duration.as_secs(),
+        settings.faults,
         settings.seed
     )
 }

@@ -1,0 +1,321 @@
+//! The script: what happens after what, with the gates between.
+
+mod moving;
+mod steps;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::drill::checker::{Checker, Checking};
+use crate::drill::clock::now;
+use crate::drill::fleet::Fleet;
+use crate::drill::inspect::{Inspection, inspect};
+use crate::drill::model::Deviation;
+use crate::drill::nemesis::{FaultKind, Nemesis};
+use crate::drill::operator::{Ended, Operator};
+use crate::drill::probe::{ProbeReport, Probes};
+use crate::drill::proxy::Proxy;
+use crate::drill::report::{LatencyReport, Phase, RatioReport, Report, seconds};
+use crate::drill::sabotage::{BlindRewriter, Sabotage};
+use crate::drill::stage::Stage;
+use crate::drill::table::Place;
+use crate::drill::tally::Tally;
+use crate::drill::verdict::{Finding, Verdict, judge, judge_probes, lost_writes, total};
+use crate::drill::{Cancel, DrillError, Settings};
+use crate::key::KeyId;
+
+/// Rehearses a rotation; `say` is told, for people, what is going on. Nothing is left behind unless the settings or the verdict say so.
+pub fn run(settings: &Settings, cancel: &Cancel, say: &mut dyn FnMut(&str)) -> Result<Report, DrillError> {
+    let mut settings = settings.clone();
+    settings.sabotage = settings.sabotage.filter(|_| Sabotage::IS_POSSIBLE);
+    let settings = &settings;
+    let mut script = Script {
+        settings,
+        cancel,
+        say,
+        begun: Instant::now(),
+        origin: now(),
+        phases: Vec::new(),
+        findings: Vec::new(),
+        last_run: None,
+        new: None,
+    };
+    let mut stage = Stage::build(&settings.program, settings.postgres.as_deref())?;
+    let mut report = script.rehearse(&stage)?;
+    if report.verdict == Verdict::Bad || settings.keep {
+        report.evidence_schema = stage.keep();
+        report.evidence = Some(stage.folder().to_owned());
+        fs::write(stage.folder().join("incidents.txt"), report.incidents.join("\n")).map_err(DrillError::Stage)?;
+    }
+    if !stage.leave() {
+        (script.say)(&format!(
+            "warning: not everything could be removed: see {}",
+            stage.folder().display()
+        ));
+    }
+    report.elapsed_seconds = seconds(script.begun.elapsed());
+    Ok(report)
+}
+
+struct Script<'a> {
+    settings: &'a Settings,
+    cancel: &'a Cancel,
+    say: &'a mut dyn FnMut(&str),
+    begun: Instant,
+    origin: u64,
+    phases: Vec<Phase>,
+    findings: Vec<Finding>,
+    last_run: Option<Ended>,
+    /// The new key, from the moment that it exists.
+    new: Option<KeyId>,
+}
+
+/// What the rotation is played with.
+struct Scene<'a, 'p> {
+    stage: &'a Stage,
+    fleet: Fleet<'a>,
+    operator: Operator<'a>,
+    nemesis: Nemesis<'p>,
+    checking: &'a Checking,
+}
+
+impl Script<'_> {
+    fn rehearse(&mut self, stage: &Stage) -> Result<Report, DrillError> {
+        let settings = self.settings;
+        let proxy = self.proxy(stage)?;
+        let place = through(stage.place(), proxy.as_ref())?;
+        let mut operator = Operator::new(&settings.program, stage, &place);
+        let mut checker = Checker::new(self.origin)?;
+        let census = self.phase("prepare", |script| {
+            operator.make_keyring(script.cancel)?;
+            stage.fill(i64::from(settings.rows), settings.seed, &mut checker.model)?;
+            inspect(stage, &checker.model, now())
+        })?;
+        let (old, first) = stage.keyset(|keyset| (keyset.primary().id(), keyset.revision()))?;
+        let mut checking = Checking::start(checker).map_err(DrillError::Stage)?;
+        let mut fleet = Fleet::start(stage, settings, place.clone(), &checking)?;
+        let instances = fleet.len();
+        let missing = fleet.wait_for(first, STARTED_WITHIN, self.cancel)?;
+        if !missing.is_empty() {
+            return Err(DrillError::InstanceDied(missing.join(", "), "it does not start".to_owned()));
+        }
+        let probes = Probes::start(&settings.probes, &settings.hidden_variables, &settings.program, self.origin)
+            .map_err(DrillError::Stage)?;
+        let nemesis = Nemesis::plan(&settings.faults, &fleet, proxy.as_ref(), settings.seed, self.origin);
+        let mut scene = Scene {
+            stage,
+            fleet,
+            operator,
+            nemesis,
+            checking: &checking,
+        };
+        self.phase("before", |script| script.traffic(settings.duration / 2, &mut scene))?;
+        checking.checker().tally.rotation_begins(now());
+        self.rotation(&mut scene, old, first)?;
+        checking.checker().tally.rotation_ends(now());
+        self.phase("after", |script| script.traffic(settings.duration / 2, &mut scene))?;
+        let Scene { fleet, nemesis, .. } = scene;
+        let end = self.phase("check", |_| {
+            fleet.finish()?;
+            inspect(stage, &checking.checker().model, now())
+        })?;
+        let probes = probes.finish();
+        checking.stop().map_err(DrillError::Stage)?;
+        let checker = checking.checker();
+        let faults = nemesis.done();
+        if checker.tally.interrupted > 0 && proxy.is_none() {
+            self.findings.push(Finding::new(
+                "connections-lost",
+                format!(
+                    "{} times a connection was lost that nobody had cut",
+                    checker.tally.interrupted
+                ),
+            ));
+        }
+        let mut report = self.report(&checker.tally, &census, &end, old, instances, probes);
+        report.faults = faults;
+        Ok(report)
+    }
+
+    /// The way to the server that can be cut, if it is to be.
+    fn proxy(&self, stage: &Stage) -> Result<Option<Proxy>, DrillError> {
+        if !self.settings.faults.contains(FaultKind::Cut) {
+            return Ok(None);
+        }
+        if !stage.place().is_postgres() {
+            return Err(DrillError::NothingToCut);
+        }
+        let proxy = Proxy::before(&stage.place().url).map_err(DrillError::Stage)?;
+        proxy.ok_or(DrillError::NothingToCut).map(Some)
+    }
+
+    fn phase<T>(&mut self, name: &'static str, act: impl FnOnce(&mut Self) -> Result<T, DrillError>) -> Result<T, DrillError> {
+        self.cancel.check()?;
+        (self.say)(name);
+        let begun = Instant::now();
+        let began = now();
+        let done = act(self);
+        self.phases.push(Phase {
+            name,
+            at_seconds: seconds(Duration::from_nanos(began - self.origin)),
+            seconds: seconds(begun.elapsed()),
+        });
+        done
+    }
+
+    /// Lets the application work for a while.
+    fn traffic(&mut self, time: Duration, scene: &mut Scene<'_, '_>) -> Result<(), DrillError> {
+        let begun = Instant::now();
+        while let Some(left) = time.checked_sub(begun.elapsed()) {
+            scene.fleet.check()?;
+            if self.is_out_of_time() {
+                break;
+            }
+            self.cancel.sleep(left.min(LOOK_AT_TRAFFIC_EVERY))?;
+        }
+        Ok(())
+    }
+
+    /// Introduce, promote, re-encrypt, verify, retire; ends early, with a finding, where a gate stays shut.
+    fn rotation(&mut self, scene: &mut Scene<'_, '_>, old: KeyId, first: u64) -> Result<(), DrillError> {
+        let sabotage = self.settings.sabotage;
+        let Some((new, revision)) = self.phase("introduce", |script| script.introduce(scene, first))? else {
+            return Ok(());
+        };
+        self.new = Some(new);
+        if !self.gate(scene, revision, "the new key may not be promoted")? {
+            return Ok(());
+        }
+        if sabotage != Some(Sabotage::RotateBeforePromote) {
+            let Some(revision) = self.phase("promote", |script| script.promote(scene, new))? else {
+                return Ok(());
+            };
+            if !self.gate(scene, revision, "no value may be moved yet")? {
+                return Ok(());
+            }
+        }
+        if sabotage == Some(Sabotage::RetireBeforeRotate) {
+            scene.stage.retire_unasked(old)?;
+            scene.fleet.deploy(false, self.cancel)?;
+        }
+        let blind = match sabotage {
+            Some(Sabotage::SwapWithoutComparison) => Some(BlindRewriter::start(scene.stage.place())?),
+            _ => None,
+        };
+        let ended = self.phase("re-encrypt", |script| script.re_encrypt(scene, old, new))?;
+        drop(blind);
+        self.split_last_phase(&ended);
+        let is_verified = ended.is_verified();
+        if !is_verified {
+            let code = ended
+                .code
+                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
+            self.findings.push(Finding::new(
+                "rotation-failed",
+                format!("the rotation did not prove its result ({code}): {}", ended.why()),
+            ));
+        }
+        self.last_run = Some(ended);
+        if is_verified && sabotage != Some(Sabotage::RetireBeforeRotate) {
+            let revision = self.phase("retire", |script| script.retire(scene, old))?;
+            if let Some(revision) = revision {
+                self.gate(scene, revision, "the old key is still in use")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        self.time_left().is_zero()
+    }
+
+    fn time_left(&self) -> Duration {
+        let max = self.settings.thresholds.duration_max.unwrap_or(Duration::MAX);
+        max.saturating_sub(self.begun.elapsed())
+    }
+
+    fn report(
+        &mut self,
+        tally: &Tally,
+        before: &Inspection,
+        end: &Inspection,
+        old: KeyId,
+        instances: usize,
+        probes: Vec<ProbeReport>,
+    ) -> Report {
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.extend(judge(tally, end, old, &self.settings.thresholds));
+        findings.extend(judge_probes(&probes));
+        if self.is_out_of_time() {
+            let max = self.settings.thresholds.duration_max.unwrap_or_default();
+            findings.push(Finding::new(
+                "too-long",
+                format!("the drill took longer than the {} s that it may", max.as_secs_f64()),
+            ));
+        }
+        let verdict = if findings.is_empty() { Verdict::Good } else { Verdict::Bad };
+        let (reads, writes) = (tally.read_latencies.windows(), tally.write_latencies.windows());
+        Report {
+            database: if self.settings.postgres.is_some() {
+                "postgres"
+            } else {
+                "sqlite"
+            },
+            reads: tally.reads,
+            writes: tally.writes,
+            failed_reads: total(&tally.failed_reads),
+            failed_writes: total(&tally.failed_writes),
+            lost_writes: lost_writes(end),
+            resurrected_rows: end.deviating(Deviation::Resurrected),
+            wrong_values: end.deviating(Deviation::Wrong),
+            values_under_old_key: end.under(old),
+            unreadable_values: end.unreadable,
+            interrupted_operations: tally.interrupted,
+            unconfirmed_writes_done: tally.settled[0],
+            unconfirmed_writes_undone: tally.settled[1],
+            rows_checked: tally.rows_checked,
+            instances,
+            rows_before: before.rows,
+            rows_after: end.rows,
+            old_key: old.0,
+            new_key: self.new.map(|id| id.0),
+            census_before: before.per_key.clone(),
+            census_after: end.per_key.clone(),
+            rows_per_second: self
+                .last_run
+                .as_ref()
+                .and_then(|run| run.document["rows_per_second"].as_f64())
+                .unwrap_or(0.0),
+            phases: std::mem::take(&mut self.phases),
+            latency_ms: LatencyReport { reads, writes },
+            p99_ratio: RatioReport {
+                reads: reads.p99_ratio(),
+                writes: writes.p99_ratio(),
+            },
+            series: tally.series.points(),
+            series_bucket_seconds: tally.series.bucket_seconds(),
+            probes,
+            faults: Vec::new(),
+            seed: self.settings.seed,
+            verdict,
+            findings,
+            incidents: tally.incidents.iter().chain(&end.incidents).cloned().collect(),
+            evidence: None,
+            evidence_schema: None,
+            elapsed_seconds: seconds(self.begun.elapsed()),
+        }
+    }
+}
+
+/// The table, as instances and operator reach it.
+fn through(place: &Place, proxy: Option<&Proxy>) -> Result<Place, DrillError> {
+    let mut place = place.clone();
+    if let Some(proxy) = proxy {
+        place.url = proxy.url(&place.url).ok_or(DrillError::NothingToCut)?;
+    }
+    Ok(place)
+}
+
+/// A process, its keyring and its connection.
+const STARTED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_AT_TRAFFIC_EVERY: Duration = Duration::from_millis(100);

@@ -1,0 +1,99 @@
+//! A sound rotation gets a good verdict under every fault, on either database.
+
+use super::drilled::{SMALL, assert_leaves_no_schema, drill};
+use crate::support::{Canary, postgres};
+
+#[test]
+fn heavy_a_sound_rotation_gets_a_good_verdict_and_leaves_nothing_behind() {
+    let drilled = drill(None, &SMALL);
+    drilled.assert_good();
+    let document = &drilled.document;
+    assert_eq!(document["schema"], "reseal.drill/1");
+    assert_eq!(document["seed"], 7);
+    assert_eq!(document["instances"], 6);
+    assert_eq!(document["rows_before"], 4000);
+    let phases: Vec<&str> = document["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| phase["name"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "prepare",
+        "before",
+        "introduce",
+        "promote",
+        "re-encrypt",
+        "sweep",
+        "verify",
+        "retire",
+        "after",
+        "check",
+    ];
+    assert_eq!(phases, expected);
+    for kind in ["reads", "writes"] {
+        for window in ["before", "during", "after"] {
+            let percentiles = &document["latency_ms"][kind][window];
+            let [p50, p99, max] = ["p50", "p99", "max"].map(|name| percentiles[name].as_f64().unwrap());
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{kind} {window}: {percentiles}");
+        }
+        assert!(document["p99_ratio"][kind].as_f64().unwrap() > 0.0);
+    }
+    let killed = drilled.outcomes("kill -9 of the rotation");
+    assert!(killed.len() == 1 && killed[0].contains("went on from there"), "{killed:?}");
+    for instance in ["kill -9 of reader-", "kill -9 of writer-"] {
+        let killed = drilled.outcomes(instance);
+        assert!(killed.len() == 1 && killed[0].starts_with("started again"), "{killed:?}");
+    }
+    assert_eq!(drilled.outcomes("keyring file of reader-").len(), 1);
+}
+
+#[test]
+fn heavy_on_sqlite_it_survives_every_fault_that_a_file_can_have() {
+    let arguments = ["--faults", "all", "--rows", "12000", "--duration", "1", "--seed", "5"];
+    let drilled = drill(None, &arguments);
+    drilled.assert_good();
+    assert_eq!(drilled.outcomes("SIGSTOP of ").len(), 3, "{}", drilled.document["faults"]);
+    let lag = drilled.outcomes("an instance that never gets the new key");
+    assert!(
+        lag.len() == 1 && lag[0].starts_with("the gate named it and stayed shut"),
+        "{lag:?}"
+    );
+    assert!(drilled.outcomes("connection cut").is_empty());
+}
+
+#[test]
+fn heavy_on_postgres_it_survives_every_fault_and_leaves_nothing_behind() {
+    let Some(database) = postgres() else { return };
+    database.execute(
+        "CREATE SCHEMA other; CREATE TABLE other.customers (id int8 PRIMARY KEY); INSERT INTO other.customers VALUES (1)",
+    );
+    let arguments = ["--faults", "all", "--rows", "12000", "--duration", "1", "--seed", "3"];
+    let drilled = drill(Some(&database), &arguments);
+    drilled.assert_good();
+    assert_eq!(drilled.document["database"], "postgres");
+    for place in [
+        "connection cut in a transaction, before a request",
+        "connection cut at a commit, its reply lost",
+        "connection cut in a transaction, in the middle of a request",
+    ] {
+        let cut = drilled.outcomes(place);
+        assert!(
+            cut.len() == 1 && cut[0].starts_with("cut;"),
+            "{place}: {}",
+            drilled.document["faults"]
+        );
+    }
+    assert_eq!(drilled.outcomes("all connections cut at once").len(), 1);
+    assert!(drilled.document["interrupted_operations"].as_u64().unwrap() > 0);
+    assert_leaves_no_schema(&database);
+    assert_eq!(database.count("SELECT count(*) FROM other.customers"), 1);
+    // The URL has a password, and everything that the drill starts needs it.
+    let url = database.url();
+    let password = url.split(':').nth(2).unwrap().split('@').next().unwrap();
+    if password.len() >= 8 {
+        let canary = Canary::new("the database password", password.as_bytes());
+        canary.assert_absent("standard error", drilled.told.as_bytes());
+        canary.assert_absent("the document", drilled.document.to_string().as_bytes());
+    }
+}
