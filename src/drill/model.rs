@@ -312,7 +312,7 @@ mod tests {
             let content = if write.is_multiple_of(2) { first } else { second };
             model.begin(7, Some(content), write * 10);
             model.acknowledge(7, write * 10 + 1);
-            model.forget(write * 10 - 500);
+            model.forget((write * 10).saturating_sub(500));
         }
         assert!(model.rows[&7].len() < 70, "{}", model.rows[&7].len());
         // A read that began at the horizon is still judged by what was current then.

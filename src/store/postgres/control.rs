@@ -467,20 +467,20 @@ const TABLES: &str = "
 ";
 
 const TABLES_2: &str = "
-    CREATE TABLE reseal.late_value (
+    CREATE TABLE IF NOT EXISTS reseal.late_value (
         plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
         value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));
-    CREATE TABLE reseal.instance (
+    CREATE TABLE IF NOT EXISTS reseal.instance (
         instance text NOT NULL, keyset text NOT NULL, revision int8 NOT NULL, newest_revision int8 NOT NULL, seals_with int8,
         compromised_opens int8 NOT NULL DEFAULT 0, version text NOT NULL, first_seen_at timestamptz NOT NULL,
         seen_at timestamptz NOT NULL, lease_until timestamptz NOT NULL, PRIMARY KEY (instance, keyset)) WITH (fillfactor = 50);
-    CREATE TABLE reseal.rotation (
+    CREATE TABLE IF NOT EXISTS reseal.rotation (
         id text PRIMARY KEY, keyset text NOT NULL, from_key int8 NOT NULL, to_key int8 NOT NULL, mode text NOT NULL, policy text,
         direction text NOT NULL, phase text NOT NULL, generation int8 NOT NULL, owner text NOT NULL, keyring_generation int8 NOT NULL,
         follows text, history text NOT NULL, started_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
         finished_at timestamptz);
-    CREATE UNIQUE INDEX rotation_open ON reseal.rotation (keyset) WHERE finished_at IS NULL;
+    CREATE UNIQUE INDEX IF NOT EXISTS rotation_open ON reseal.rotation (keyset) WHERE finished_at IS NULL;
 ";
 
 static DIALECT: Dialect = Dialect {

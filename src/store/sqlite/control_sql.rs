@@ -54,7 +54,7 @@ CREATE TABLE reseal_quarantine (
 ";
 
 const TABLES_2: &str = "
-CREATE TABLE reseal_late_value (
+CREATE TABLE IF NOT EXISTS reseal_late_value (
     plan TEXT NOT NULL,
     relation TEXT NOT NULL,
     row_key BLOB NOT NULL,
@@ -63,7 +63,7 @@ CREATE TABLE reseal_late_value (
     last_seen_at TEXT NOT NULL,
     PRIMARY KEY (plan, relation, row_key, column_index)
 ) WITHOUT ROWID;
-CREATE TABLE reseal_instance (
+CREATE TABLE IF NOT EXISTS reseal_instance (
     instance TEXT NOT NULL,
     keyset TEXT NOT NULL,
     revision INTEGER NOT NULL,
@@ -76,7 +76,7 @@ CREATE TABLE reseal_instance (
     lease_until TEXT NOT NULL,
     PRIMARY KEY (instance, keyset)
 ) WITHOUT ROWID;
-CREATE TABLE reseal_rotation (
+CREATE TABLE IF NOT EXISTS reseal_rotation (
     id TEXT NOT NULL PRIMARY KEY,
     keyset TEXT NOT NULL,
     from_key INTEGER NOT NULL,
@@ -94,7 +94,7 @@ CREATE TABLE reseal_rotation (
     updated_at TEXT NOT NULL,
     finished_at TEXT
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX reseal_rotation_open ON reseal_rotation (keyset) WHERE finished_at IS NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS reseal_rotation_open ON reseal_rotation (keyset) WHERE finished_at IS NULL;
 ";
 
 pub(super) const SET_VERSION: &str =
