@@ -67,7 +67,8 @@ pub async fn rotate(
             report.late = before_the_first_write(&**store, Before::Answered, || late(store, &identity)).await?;
             return Ok(report);
         }
-        due_again = census.due > 0;
+        // Few are late: the sweeps find them, and say so. After a compromise all are, or a forger of many would have them sealed anew.
+        due_again = census.due > census.current && !prepared.options.compromised;
     }
     let claimed = match prepared.options.state {
         true => Some(before_the_first_write(&**store, Before::Answered, || claim(store, &identity, owner, due_again)).await?),
@@ -104,7 +105,7 @@ async fn known_plan(store: &Arc<dyn Store>, identity: &PlanIdentity) -> Result<O
 }
 
 /// Makes the plan this run's own. Asked again after a lost reply, it only takes it once more. The ranges of a verified plan whose
-/// values are `due_again` (rotated back meanwhile, or restored) begin afresh: such values are everywhere.
+/// values are `due_again` for the greater part (rotated back meanwhile, or restored) begin afresh: such values are everywhere.
 async fn claim(store: &Arc<dyn Store>, identity: &PlanIdentity, owner: &str, due_again: bool) -> Result<Plan, StoreError> {
     let mut control = store.control().await?;
     control.migrate().await?;
