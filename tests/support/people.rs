@@ -417,6 +417,28 @@ impl Live {
         Snapshot { rows, totals, plans }
     }
 
+    /// Rows rewritten by all plans together.
+    pub fn rows_moved(&mut self) -> u64 {
+        let sum = "SELECT CAST(coalesce(sum(rows_reencrypted), 0) AS bigint) FROM reseal.range";
+        let rows: i64 = match self {
+            Self::Sqlite(connection) => {
+                let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'reseal_range'";
+                let exists = connection.query_row(exists, [], |_| Ok(())).optional().unwrap();
+                let sum = sum.replace("reseal.", "reseal_");
+                exists.map_or(0, |()| connection.query_row(&sum, [], |row| row.get(0)).unwrap())
+            }
+            Self::Postgres(runtime, connection) => runtime.block_on(async {
+                let exists = "SELECT to_regclass('reseal.range') IS NOT NULL";
+                if sqlx::query_scalar(exists).fetch_one(&mut *connection).await.unwrap() {
+                    sqlx::query_scalar(sum).fetch_one(connection).await.unwrap()
+                } else {
+                    0
+                }
+            }),
+        };
+        rows.unsigned_abs()
+    }
+
     /// The counters of the newest plan.
     pub fn totals(&mut self) -> Option<Totals> {
         let of = |numbers: [i64; 6]| {

@@ -102,7 +102,7 @@ impl<'a> Rotation<'a> {
     /// Starts it and waits until it has committed batches of its own.
     pub fn start_and_get_going(&self, arguments: &[&str]) -> Running {
         let mut live = self.home.connect();
-        let mut rows = || live.totals().map_or(0, |totals| totals.rows_reencrypted);
+        let mut rows = || live.rows_moved();
         let before = rows();
         let mut running = Running::start(self.command(arguments));
         wait_until("a batch is committed", || {

@@ -376,6 +376,11 @@ pub async fn late_values_commit_with_their_batch(fixture: &dyn Fixture) {
     fixture
         .execute(&format!("DROP TABLE {}", fixture.control_table("late_value")))
         .await;
+    let version = format!(
+        "UPDATE {} SET value = '1' WHERE name = 'version'",
+        fixture.control_table("meta")
+    );
+    fixture.execute(&version).await;
     assert_eq!(control.late("plan", 10).await.unwrap(), LateValues::default());
     control.migrate().await.unwrap();
     assert_eq!(control.plan("plan").await.unwrap().unwrap().generation, plan.generation);
