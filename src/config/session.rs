@@ -16,7 +16,7 @@ pub struct SessionSettings {
     pub name: String,
     /// Where the sessions are.
     pub place: SessionPlace,
-    /// Whether a scheduled rotation ends them, too. A compromise always does.
+    /// The operator's wish that a scheduled rotation ends them, too. Rotations do not act on it: `reseal sessions invalidate` ends sessions.
     pub in_scheduled: bool,
 }
 
