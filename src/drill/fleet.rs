@@ -90,6 +90,11 @@ impl<'a> Fleet<'a> {
         self.instances.len()
     }
 
+    /// Whether there is one of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     /// The names of those that read, or that write.
     pub fn names(&self, readers: bool) -> Vec<String> {
         let wanted = self
@@ -163,11 +168,10 @@ impl<'a> Fleet<'a> {
         Ok(unconfirmed)
     }
 
-    /// Ends an instance for good, by kill -9.
+    /// Ends an instance for good, after its present operation.
     pub fn remove(&mut self, name: &str) -> Result<(), DrillError> {
         if let Some(at) = self.find(name) {
-            self.instances[at].process.kill().map_err(DrillError::Stage)?;
-            self.over(at)?;
+            self.stop(at)?;
             self.instances.remove(at);
         }
         Ok(())
@@ -264,6 +268,7 @@ impl<'a> Fleet<'a> {
             work,
             place: self.place.clone(),
             keyring: folder.join("reseal.keyring"),
+            keyset: self.stage.keyset_name(),
             identity: self.stage.identity_file(),
             journal: folder.join(format!("journal.{generation}")),
             // Different traffic for each; the table itself was filled from `seed`.

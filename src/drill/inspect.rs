@@ -6,7 +6,7 @@ use super::DrillError;
 use super::clock::Moment;
 use super::customer::{COLUMNS, Content, Customer, Row};
 use super::model::{Deviation, Model};
-use super::stage::{KEYSET, Stage};
+use super::stage::Stage;
 use crate::format::Cipher;
 use crate::key::{KeyId, Keyring};
 
@@ -34,7 +34,7 @@ struct Openers {
 
 /// Opens everything. The application must have stopped, so that nothing is being written.
 pub fn inspect(stage: &Stage, model: &Model, now: Moment) -> Result<Inspection, DrillError> {
-    let openers = Openers::of(&stage.keyring()?)?;
+    let openers = Openers::of(&stage.keyring()?, &stage.keyset_name())?;
     let mut table = stage.place().open(&stage.role("inspection"))?;
     let mut inspection = Inspection::default();
     let mut expected = model.ids().into_iter().peekable();
@@ -86,8 +86,8 @@ impl Inspection {
 }
 
 impl Openers {
-    fn of(keyring: &Keyring) -> Result<Self, DrillError> {
-        let keyset = keyring.keysets().iter().find(|keyset| keyset.name().as_str() == KEYSET);
+    fn of(keyring: &Keyring, keyset: &str) -> Result<Self, DrillError> {
+        let keyset = keyring.keysets().iter().find(|known| known.name().as_str() == keyset);
         let mut columns = Vec::new();
         for column in &COLUMNS {
             let format = column.format()?;

@@ -29,6 +29,8 @@ pub struct Schema {
     pub url: String,
     /// The schema's name.
     pub name: String,
+    /// The keyset, whose instances and rotations are noted among Reseal's own tables.
+    pub keyset: String,
     /// How the names of all connections of the drill begin.
     pub role: String,
     /// Whether Reseal's own schema came with the drill.
@@ -70,7 +72,7 @@ fn remove_schema(schema: &Schema) -> Result<(), JanitorError> {
         attempts += 1;
         let removed = Scratch::connect(&schema.url, &role, schema.name.clone()).and_then(|mut scratch| {
             scratch.end_connections(&schema.role)?;
-            scratch.drop(schema.with_control)
+            scratch.drop(&schema.keyset, schema.with_control)
         });
         match removed {
             Ok(()) => return Ok(()),

@@ -2,7 +2,7 @@
 //! commands, faults on purpose, and a verdict.
 //!
 //! ```text
-//! stage ─► fleet ─► before │ introduce ─► promote ─► re-encrypt (faults) ─► verify ─► retire │ after ─► inspect ─► verdict
+//! stage ─► fleet ─► before │ reseal rotate: introduce ─► promote ─► re-encrypt ─► verify ─► retire │ after ─► inspect ─► verdict
 //!             │ journals
 //!             ▼
 //!          checker: model of what was written, judgement of what was read
@@ -36,6 +36,7 @@ mod table;
 mod tally;
 mod told;
 mod verdict;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::str::FromStr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha20Rng;
@@ -16,6 +17,7 @@ use super::clock::{Moment, now, seconds_between};
 use super::fleet::Fleet;
 use super::operator::Run;
 use super::proxy::{Cut, Proxy};
+use super::watch::Position;
 use super::{Cancel, DrillError};
 
 /// A fault that happened.
@@ -52,6 +54,8 @@ pub struct Faults(BTreeSet<FaultKind>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Act {
     KillRotation,
+    /// Once all values were moved, and are being proven.
+    KillProof,
     KillInstance(String),
     PauseRotation,
     PauseInstance(String),
@@ -172,6 +176,9 @@ impl<'a> Nemesis<'a> {
         for (percent, _) in &mut due {
             *percent += rng.random_range(0..4);
         }
+        if faults.contains(FaultKind::Kill) {
+            due.push((WHEN_MOVED, Act::KillProof));
+        }
         due.sort_by_key(|(percent, _)| std::cmp::Reverse(*percent));
         Self {
             origin,
@@ -184,18 +191,25 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Called again and again while values are moved, with the rows that are moved and those that there were.
-    pub fn act(&mut self, rows: u64, of: u64, run: &Run, fleet: &mut Fleet<'_>) -> Result<Demand, DrillError> {
+    /// Called again and again while values are moved and proven; `of` is how many rows there were.
+    pub fn act(&mut self, at: &Position, of: u64, run: &Run, fleet: &mut Fleet<'_>) -> Result<Demand, DrillError> {
         self.resume(Instant::now(), Some(run), fleet)?;
         if self.is_waiting_for_its_cut() {
             return Ok(Demand::GoOn);
         }
-        let is_due = |(percent, _): &mut (u64, Act)| rows * 100 >= of * *percent;
+        let is_due = |(percent, _): &mut (u64, Act)| match *percent {
+            WHEN_MOVED => at.is_proving(),
+            percent => at.rows * 100 >= of * percent || at.is_proving(),
+        };
         let Some((_, act)) = self.due.pop_if(is_due) else {
             return Ok(Demand::GoOn);
         };
         match act {
             Act::KillRotation => return Ok(Demand::KillRotation),
+            Act::KillProof => {
+                thread::sleep(self.rng.random_range(Duration::ZERO..PROOF_MAX));
+                return Ok(Demand::KillRotation);
+            }
             Act::KillInstance(name) => {
                 let unconfirmed = fleet.kill(&name)?;
                 let outcome = match unconfirmed {
@@ -239,12 +253,16 @@ impl<'a> Nemesis<'a> {
     }
 
     /// Replaces the keyring file of a reader again and again while it works: by halves, by nothing, by the version before, and back.
-    pub fn replace_keyrings(&mut self, fleet: &Fleet<'_>, before: &[u8], cancel: &Cancel) -> Result<(), DrillError> {
+    pub fn replace_keyrings(
+        &mut self,
+        fleet: &Fleet<'_>,
+        (before, right): (&[u8], &[u8]),
+        cancel: &Cancel,
+    ) -> Result<(), DrillError> {
         let Some(name) = fleet.names(true).choose(&mut self.rng).cloned() else {
             return Ok(());
         };
         let path = fleet.keyring_file(&name)?;
-        let right = fs::read(&path).map_err(DrillError::Stage)?;
         let begun = now();
         for wrong in [&right[..right.len() / 2], b"", before].iter().cycle().take(REPLACEMENTS) {
             // As `cp` writes: into the file that is being read.
@@ -277,7 +295,13 @@ impl<'a> Nemesis<'a> {
 
     /// Adds to what came of the last fault of this name.
     pub fn append_outcome(&mut self, name: &str, more: &str) {
-        if let Some(fault) = self.done.iter_mut().rev().find(|fault| fault.name == name) {
+        self.append_outcome_at(name, "", more);
+    }
+
+    /// Adds to what came of the last fault of this name whose outcome begins like this.
+    pub fn append_outcome_at(&mut self, name: &str, known: &str, more: &str) {
+        let mut faults = self.done.iter_mut().rev();
+        if let Some(fault) = faults.find(|fault| fault.name == name && fault.outcome.starts_with(known)) {
             fault.outcome = format!("{}; {more}", fault.outcome);
         }
     }
@@ -333,6 +357,7 @@ impl Act {
     fn describe(&self) -> String {
         match self {
             Self::KillRotation => "kill -9 of the rotation".to_owned(),
+            Self::KillProof => "kill -9 of the rotation while it proved its result".to_owned(),
             Self::KillInstance(name) => format!("kill -9 of {name}"),
             Self::PauseRotation => "SIGSTOP of the rotation".to_owned(),
             Self::PauseInstance(name) => format!("SIGSTOP of {name}"),
@@ -350,6 +375,10 @@ fn paused() -> String {
 const PAUSE: Duration = Duration::from_millis(1_000);
 /// Transactions come by many times a second.
 const CUT_WITHIN: Duration = Duration::from_secs(2);
+/// Instead of hundredths of the rows: when all of them were moved.
+const WHEN_MOVED: u64 = u64::MAX;
+/// Shorter than the sweeps and the verification of the smallest table.
+const PROOF_MAX: Duration = Duration::from_millis(40);
 const REPLACEMENTS: usize = 12;
 /// The instance looks at its file twenty times a second, and whenever it meets a key that it does not know.
 const BETWEEN_REPLACEMENTS: Duration = Duration::from_millis(30);

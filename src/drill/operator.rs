@@ -8,15 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::customer::COLUMNS;
 use super::process::{Part, Process, file_output};
-use super::stage::{KEYSET, Stage};
+use super::sabotage::{OPEN_GATES, Sabotage};
+use super::stage::{DATABASE_VARIABLE, Stage};
 use super::table::Place;
 use super::{Cancel, DrillError};
-use crate::key::KeyId;
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Control, Store};
 
 /// Types commands.
 pub struct Operator<'a> {
@@ -25,6 +21,17 @@ pub struct Operator<'a> {
     /// The database, as the commands reach it.
     place: &'a Place,
     typed: u32,
+}
+
+/// How a rotation is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// How many instances must acknowledge at each gate.
+    pub instances: usize,
+    /// How long a gate waits for them.
+    pub gate_timeout: Duration,
+    /// Broken on purpose.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// A command that was started. Killed when dropped.
@@ -57,50 +64,34 @@ impl<'a> Operator<'a> {
 
     /// Makes the keyring with its first key.
     pub fn make_keyring(&mut self, cancel: &Cancel) -> Result<(), DrillError> {
-        let recipient = self.stage.recipient();
-        let made = self.keys(&["generate", KEYSET, "--recipient", &recipient], cancel)?;
+        let (keyset, recipient) = (self.stage.keyset_name(), self.stage.recipient());
+        let mut arguments = words(&["keys", "generate", &keyset, "--recipient", &recipient, "--json"]);
+        arguments.extend(["--keyring".into(), self.stage.keyring_file().into()]);
+        arguments.extend(["--identity".into(), self.stage.identity_file().into()]);
+        let made = self.start(arguments, &[])?.wait(COMMAND_PATIENCE, cancel)?;
         made.must_succeed("reseal keys generate")
     }
 
-    /// Adds a key, which readers get and nobody seals with yet.
-    pub fn stage_key(&mut self, cancel: &Cancel) -> Result<Ended, DrillError> {
-        self.keys(&["generate", KEYSET], cancel)
-    }
-
-    /// Makes the key primary.
-    pub fn promote(&mut self, id: KeyId, cancel: &Cancel) -> Result<Ended, DrillError> {
-        self.keys(&["promote", KEYSET, &id.to_string()], cancel)
-    }
-
-    /// Takes the key from readers.
-    pub fn retire(&mut self, id: KeyId, cancel: &Cancel) -> Result<Ended, DrillError> {
-        self.keys(&["retire", KEYSET, &id.to_string()], cancel)
-    }
-
-    /// Starts the rotation: the same command every time.
-    pub fn rotate(&mut self, from: KeyId, to: KeyId) -> Result<Run, DrillError> {
-        let mut arguments: Vec<OsString> = Vec::new();
-        let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        // The URL comes by standard input: a password on the command line is everybody's.
-        add(&["rotate", "--json", "--yes", "--profile", "gentle", "--database", "fd:0"]);
-        add(&["--table", &self.place.table]);
-        add(&["--from", &format!("keyring:{KEYSET}@{from}")]);
-        add(&["--to", &format!("keyring:{KEYSET}@{to}")]);
-        for column in &COLUMNS {
-            add(&["--column", column.name, "--format", column.format, "--aad", column.template]);
-        }
+    /// Starts the rotation of the keyset: the same command every time.
+    pub fn rotate(&mut self, order: &Order) -> Result<Run, DrillError> {
+        let keyset = self.stage.keyset_name();
+        let mut arguments = words(&["rotate", &keyset, "--json", "--yes", "--profile", "gentle", "--config"]);
+        arguments.push(self.stage.config_file().into());
+        arguments.extend(words(&["--expect-instances", &order.instances.to_string()]));
+        arguments.extend(words(&["--gate-timeout", &format!("{}s", order.gate_timeout.as_secs())]));
         let url = self.place.url.clone();
-        self.start(arguments, url.as_bytes())
+        let mut variables = Vec::new();
+        if self.place.is_postgres() {
+            // As an operator's shell has it: a password on the command line would be everybody's.
+            variables.push((DATABASE_VARIABLE, url.as_str()));
+        }
+        if order.sabotage == Some(Sabotage::PromoteBeforeAcknowledgement) {
+            variables.push((OPEN_GATES, "1"));
+        }
+        self.start(arguments, &variables)
     }
 
-    fn keys(&mut self, words: &[&str], cancel: &Cancel) -> Result<Ended, DrillError> {
-        let mut arguments: Vec<OsString> = vec!["keys".into()];
-        arguments.extend(words.iter().map(OsString::from));
-        arguments.push("--json".into());
-        self.start(arguments, b"")?.wait(COMMAND_PATIENCE, cancel)
-    }
-
-    fn start(&mut self, mut arguments: Vec<OsString>, input: &[u8]) -> Result<Run, DrillError> {
+    fn start(&mut self, mut arguments: Vec<OsString>, variables: &[(&str, &str)]) -> Result<Run, DrillError> {
         self.typed += 1;
         let word = arguments
             .first()
@@ -109,15 +100,11 @@ impl<'a> Operator<'a> {
         let output = |kind: &str| self.stage.operator_file(&format!("{:02}-{word}.{kind}", self.typed));
         let (document, said) = (output("json"), output("log"));
         arguments.insert(0, self.program.into());
-        arguments.extend(["--keyring".into(), self.stage.keyring_file().into()]);
-        arguments.extend(["--identity".into(), self.stage.identity_file().into()]);
         let outputs = (file_output(&document), file_output(&said));
         let (output, errors) = (outputs.0.map_err(DrillError::Stage)?, outputs.1.map_err(DrillError::Stage)?);
         let mut process = Part::Command
-            .start(self.program, &arguments, output, errors)
+            .start_with(variables, self.program, &arguments, output, errors)
             .map_err(DrillError::Rotation)?;
-        // A command that does not read may end before this arrives.
-        let _ = process.send(input);
         process.end_input();
         Ok(Run { process, document, said })
     }
@@ -130,7 +117,7 @@ impl Run {
     }
 
     /// kill -9. Returns whether it was still at work.
-    pub fn kill(mut self) -> Result<bool, DrillError> {
+    pub fn kill(&mut self) -> Result<bool, DrillError> {
         let status = self.process.kill().map_err(DrillError::Rotation)?;
         Ok(status.code().is_none())
     }
@@ -139,6 +126,15 @@ impl Run {
     pub fn signal(&self, signal: Signal) {
         // It may have ended by itself.
         let _ = self.process.signal(signal);
+    }
+
+    /// The last thing that it said of a gate at which it waits, if it said so of any.
+    pub fn gate_line(&self) -> Result<Option<String>, DrillError> {
+        let said = fs::read_to_string(&self.said).map_err(DrillError::Stage)?;
+        let line = said
+            .lines()
+            .rfind(|line| line.starts_with("gate ") && line.contains(": waiting "));
+        Ok(line.map(str::to_owned))
     }
 
     /// Waits for its end; one that takes longer than `patience` is killed.
@@ -164,13 +160,6 @@ impl Run {
 }
 
 impl Ended {
-    /// The seconds of one of its phases.
-    pub fn seconds(&self, phase: &str) -> f64 {
-        let phases = self.document["phases"].as_array().map_or(&[][..], Vec::as_slice);
-        let named = phases.iter().find(|entry| entry["name"] == phase);
-        named.and_then(|entry| entry["seconds"].as_f64()).unwrap_or(0.0)
-    }
-
     /// Whether it did what it should.
     pub fn succeeded(&self) -> bool {
         self.code == Some(0)
@@ -181,9 +170,73 @@ impl Ended {
         self.succeeded() && self.document["verified"] == true
     }
 
+    /// The phases of a rotation that ran to its end, and their seconds; the pass over the values is told step by step.
+    pub fn phases(&self) -> Vec<(String, f64)> {
+        let listed = |value: &Value| -> Vec<(String, f64)> {
+            let entries = value.as_array().map_or(&[][..], Vec::as_slice).iter();
+            let entry = |entry: &Value| Some((entry["name"].as_str()?.to_owned(), entry["seconds"].as_f64()?));
+            entries.filter_map(entry).collect()
+        };
+        if self.document["rotation"].is_null() {
+            return Vec::new();
+        }
+        let steps = listed(&self.document["datasets"][0]["phases"]);
+        let of_step = |name: &str| {
+            steps
+                .iter()
+                .filter(|(step, _)| step == name)
+                .map(|(_, time)| time)
+                .sum::<f64>()
+        };
+        let (sweep, verify) = (of_step("sweep"), of_step("verify"));
+        let mut phases = Vec::new();
+        for (name, time) in listed(&self.document["phases"]) {
+            match name.as_str() {
+                // The table's own sweeps and verification are part of the pass over it.
+                "re-encrypt" => {
+                    phases.push((name, (time - sweep - verify).max(0.0)));
+                    phases.push(("sweep".to_owned(), sweep));
+                }
+                "verify" => phases.push((name, time + verify)),
+                _ => phases.push((name, time)),
+            }
+        }
+        phases
+    }
+
+    /// The gate that did not open, in a sentence, if that is what ended the rotation.
+    pub fn shut_gate(&self) -> Option<String> {
+        let gate = &self.document["gate"];
+        let (name, revision) = (gate["name"].as_str()?, gate["revision"].as_u64()?);
+        let missing = gate["missing"].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let missing: Vec<&str> = missing.filter_map(|missing| missing["instance"].as_str()).collect();
+        let waited = gate["waited_seconds"].as_f64().unwrap_or(0.0);
+        let who = if missing.is_empty() {
+            "too few instances".to_owned()
+        } else {
+            missing.join(", ")
+        };
+        let consequence = match name {
+            "introduce" => "the new key may not be promoted",
+            "promote" => "no value may be moved yet",
+            _ => "the old key is still in use",
+        };
+        Some(format!(
+            "{who} did not load revision {revision} of the keyset within {waited:.0} s: {consequence}"
+        ))
+    }
+
+    /// The instances that a gate named as gone, because their lease had ended.
+    pub fn gone(&self) -> Vec<String> {
+        let phases = self.document["phases"].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let gone = phases.filter_map(|phase| phase["gate"]["gone"].as_array()).flatten();
+        gone.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
     /// Why it did not, in its own words.
     pub fn why(&self) -> String {
-        match (self.document["error"]["failed"].as_str(), self.code) {
+        let need = || self.document["needs"][0]["what"].as_str();
+        match (self.document["error"]["failed"].as_str().or_else(need), self.code) {
             (Some(failed), _) => failed.to_owned(),
             (None, Some(7)) => {
                 let left = self.document["not_current"].as_array().map_or(0, Vec::len);
@@ -204,64 +257,8 @@ impl Ended {
     }
 }
 
-/// Looks at the state that the rotation keeps in the database.
-pub struct Watch {
-    runtime: tokio::runtime::Runtime,
-    control: Box<dyn Control>,
-    table: String,
-}
-
-/// Where the rotation stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// Its id.
-    pub plan: String,
-    /// Grows with every start.
-    pub generation: i64,
-    /// Rows that it has worked through and committed.
-    pub rows: u64,
-}
-
-impl Watch {
-    /// Over the stage's database, on the straight way.
-    pub fn new(stage: &Stage) -> Result<Self, DrillError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(DrillError::Stage)?;
-        let place = stage.place();
-        let store: Box<dyn Store> = match place.url.strip_prefix("sqlite:") {
-            Some(path) => Box::new(SqliteStore::open(path.as_ref())?),
-            None => Box::new(PostgresStore::new(&place.url, &stage.role("watch"))?),
-        };
-        let control = runtime.block_on(store.control())?;
-        Ok(Self {
-            runtime,
-            control,
-            table: place.table.clone(),
-        })
-    }
-
-    /// Where the rotation of the stage's table stands; `None` before it has begun.
-    pub fn position(&mut self) -> Result<Option<Position>, DrillError> {
-        let Self { runtime, control, table } = self;
-        runtime.block_on(async {
-            if !control.exists().await? {
-                return Ok(None);
-            }
-            let plans = control.plans().await?;
-            let ours = plans.into_iter().find(|plan| plan.identity.table.replace('"', "") == *table);
-            let Some(plan) = ours else {
-                return Ok(None);
-            };
-            let totals = control.totals(&plan.identity.id).await?;
-            Ok(Some(Position {
-                plan: plan.identity.id,
-                generation: plan.generation,
-                rows: totals.rows_scanned,
-            }))
-        })
-    }
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
 }
 
 /// Short beside everything that is waited for.

@@ -73,10 +73,23 @@ impl Part {
 
     /// Starts this part of the drill. Say on the thread that lives as long as the drill: the kernel watches the thread, not the process.
     pub fn start(self, program: &Path, arguments: &[OsString], output: Stdio, said: Stdio) -> io::Result<Process> {
+        self.start_with(&[], program, arguments, output, said)
+    }
+
+    /// The same, with variables of its own in its environment.
+    pub fn start_with(
+        self,
+        variables: &[(&str, &str)],
+        program: &Path,
+        arguments: &[OsString],
+        output: Stdio,
+        said: Stdio,
+    ) -> io::Result<Process> {
         let mut command = self.command(program, arguments, output, said);
         // The operator's passphrases and URLs are nobody else's.
         command.env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name))));
+        command.envs(variables.iter().copied());
         Process::spawn(command)
     }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::DrillError;
 use super::table::{Place, TableError};
+use crate::store::ledger::instance::{Instances, Report};
+use crate::store::{self, StoreError};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +22,8 @@ pub enum Sabotage {
     WriterWithOldKeyOnly,
     /// An instance never follows its keyring, and does not say that it does.
     InstanceLagsBehind,
-    /// The new key is promoted although an instance has not got it.
+    /// The rotation's gates stand open: the new key is promoted although an instance has not got it.
     PromoteBeforeAcknowledgement,
-    /// The values are moved to a key that nobody seals with yet.
-    RotateBeforePromote,
     /// The old key is taken from readers while values need it.
     RetireBeforeRotate,
     /// Somebody writes back what he read a while ago, without comparing.
@@ -39,7 +39,7 @@ impl Sabotage {
         match self {
             Self::ReaderWithOldKeyOnly | Self::InstanceLagsBehind | Self::PromoteBeforeAcknowledgement => Some("reader-0"),
             Self::WriterWithOldKeyOnly => Some("writer-0"),
-            Self::RotateBeforePromote | Self::RetireBeforeRotate | Self::SwapWithoutComparison => None,
+            Self::RetireBeforeRotate | Self::SwapWithoutComparison => None,
         }
     }
 
@@ -51,6 +51,55 @@ impl Sabotage {
     /// Whether that instance says that it has others.
     pub fn lies(self) -> bool {
         matches!(self, Self::ReaderWithOldKeyOnly | Self::WriterWithOldKeyOnly)
+    }
+}
+
+/// Reports to the rotation, until dropped, that an instance has every revision that there will be.
+pub struct Boast {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Boast {
+    /// Starts it for the instance of this name.
+    pub fn start(url: &str, instance: &str, keyset: &str) -> Result<Self, StoreError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let store = store::open(url, "reseal instance")?;
+        let (instance, keyset, stopped) = (instance.to_owned(), keyset.to_owned(), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| StoreError::Disconnected(error.to_string()))?;
+            let mut control = runtime.block_on(store.control())?;
+            runtime.block_on(control.migrate())?;
+            while !stopped.load(Ordering::Relaxed) {
+                let report = Report {
+                    instance: &instance,
+                    keyset: &keyset,
+                    revision: BOAST,
+                    seals_with: None,
+                    compromised_opens: 0,
+                    version: "broken on purpose",
+                    lease: BOAST_LEASE,
+                };
+                runtime.block_on(Instances::of(&mut *control).report(&report))?;
+                thread::sleep(HELD_BACK);
+            }
+            Ok(())
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Boast {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // What it says is not true anyway.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -96,5 +145,11 @@ impl Drop for BlindRewriter {
     }
 }
 
+/// A variable of the rotation's environment that lets its gates stand open. Only builds with debug assertions look at it.
+pub const OPEN_GATES: &str = "RESEAL_DEBUG_OPEN_GATES";
+
+/// Above every revision that a rehearsal comes to.
+const BOAST: u64 = 1_000;
+const BOAST_LEASE: Duration = Duration::from_secs(5);
 /// Long enough for a write of the application to come between.
 const HELD_BACK: Duration = Duration::from_millis(300);

@@ -1,5 +1,5 @@
-//! Where a rehearsal takes place: a private folder with keyring and journals, and a database file in it or a schema of its own in
-//! PostgreSQL. Made for the rehearsal and gone with it.
+//! Where a rehearsal takes place: a private folder with keyring, configuration and journals, and a database file in it or a schema of
+//! its own in PostgreSQL. Made for the rehearsal and gone with it.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -16,7 +16,7 @@ use rand::rngs::ChaCha20Rng;
 
 use super::DrillError;
 use super::clock::now;
-use super::customer::{Cabinet, Customer, Row};
+use super::customer::{COLUMNS, Cabinet, Customer, Row};
 use super::janitor::{KEEP, Leftovers, Schema};
 use super::model::Model;
 use super::process::{Part, Process, file_output};
@@ -54,6 +54,7 @@ impl Stage {
             schema: postgres.map(|url| Schema {
                 url: url.to_owned(),
                 name: schema_name(&name),
+                keyset: keyset_name(&name),
                 role: role.clone(),
                 with_control,
             }),
@@ -94,13 +95,44 @@ impl Stage {
             }
             _ => create_sqlite(&stage.folder.join("customers.db"), TABLE)?,
         }
+        write_private(&stage.config_file(), stage.configuration().as_bytes(), false)?;
         Ok(stage)
+    }
+
+    /// `reseal.toml` as the operator of this application would write it.
+    fn configuration(&self) -> String {
+        let text = |text: &str| toml::Value::from(text).to_string();
+        // A URL with a password comes by the environment of the command that needs it.
+        let url = if self.place.is_postgres() {
+            format!("env:{DATABASE_VARIABLE}")
+        } else {
+            self.place.url.clone()
+        };
+        let columns = COLUMNS.iter().map(|column| {
+            format!(
+                "  {{ name = {}, format = {}, aad = {} }},\n",
+                text(column.name),
+                text(column.format),
+                text(column.template)
+            )
+        });
+        format!(
+            "[keyring]\nfile = {}\nidentity = {}\n\n[database.main]\nurl = {}\n\n\
+             [dataset.customers]\ndatabase = \"main\"\ntable = {}\nkeyset = {}\ncolumns = [\n{}]\n\n\
+             [policy]\nbackup_horizon = \"1d\"\n",
+            text(&self.keyring_file().to_string_lossy()),
+            text(&self.identity_file().to_string_lossy()),
+            text(&url),
+            text(&self.place.table),
+            text(&self.keyset_name()),
+            columns.collect::<String>()
+        )
     }
 
     /// Fills the table with `rows` customers, sealed by the application's own code, and tells the model.
     pub fn fill(&self, rows: i64, seed: u64, model: &mut Model) -> Result<(), DrillError> {
         let keyring = app::Keyring::open(self.keyring_file(), self.unlock())?;
-        let cabinet = Cabinet::new(&keyring, KEYSET)?;
+        let cabinet = Cabinet::new(&keyring, &self.keyset_name())?;
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let mut table = self.place.open(&self.role("stage"))?;
         let mut chunk: Vec<(i64, Row)> = Vec::with_capacity(FILLED_TOGETHER);
@@ -121,6 +153,11 @@ impl Stage {
         &self.place
     }
 
+    /// The keyset of the rehearsal: nobody else's in the same database.
+    pub fn keyset_name(&self) -> String {
+        keyset_name(&self.name)
+    }
+
     /// How a connection for this purpose is called at the server.
     pub fn role(&self, purpose: &str) -> String {
         format!("{}{purpose}", role(&self.name))
@@ -134,7 +171,8 @@ impl Stage {
     /// Looks at the keyset.
     pub fn keyset<T>(&self, look: impl FnOnce(&Keyset) -> T) -> Result<T, DrillError> {
         let keyring = self.keyring()?;
-        let keyset = keyring.keysets().iter().find(|keyset| keyset.name().as_str() == KEYSET);
+        let name = self.keyset_name();
+        let keyset = keyring.keysets().iter().find(|keyset| keyset.name().as_str() == name);
         keyset
             .map(look)
             .ok_or_else(|| DrillError::Stage(io::ErrorKind::NotFound.into()))
@@ -154,6 +192,11 @@ impl Stage {
     /// The operator's keyring file.
     pub fn keyring_file(&self) -> PathBuf {
         self.folder.join("reseal.keyring")
+    }
+
+    /// The configuration that the operator's commands read.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("reseal.toml")
     }
 
     /// The file with the age identity that opens the keyring.
@@ -225,15 +268,19 @@ fn random_name() -> Result<String, DrillError> {
     Ok(format!("{:08x}", u32::from_be_bytes(name)))
 }
 
+fn keyset_name(name: &str) -> String {
+    format!("drill-{name}")
+}
+
 fn role(name: &str) -> String {
     format!("reseal drill {name} ")
 }
 
-/// The keyset of the rehearsal.
-pub const KEYSET: &str = "customer-data";
-
 /// The table of the rehearsal.
 pub const TABLE: &str = "customers";
+
+/// Where the operator's commands find the URL of a database with a password.
+pub const DATABASE_VARIABLE: &str = "DATABASE_URL";
 
 /// Nobody else changes the keyring of a rehearsal.
 const LOCK_WAIT: Duration = Duration::from_secs(5);

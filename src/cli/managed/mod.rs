@@ -1,5 +1,7 @@
 //! Managed use: a keyset of `reseal.toml` with all its datasets, instead of one table named on the command line.
 
+#[cfg(debug_assertions)]
+mod broken_gates;
 pub mod error;
 pub mod look;
 pub mod report;

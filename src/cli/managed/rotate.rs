@@ -78,6 +78,8 @@ pub fn run(
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
     let begun = Instant::now();
+    #[cfg(debug_assertions)]
+    super::broken_gates::break_as_ordered();
     let managed = args.managed(keyring, rules, options, context)?;
     let progress_of_run: std::sync::Mutex<Option<Arc<Progress>>> = std::sync::Mutex::default();
     let seen = || progress_of_run.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use super::customer::CabinetError;
 use super::sabotage::Sabotage;
 use super::table::{Place, TableError};
-use crate::app::FollowError;
+use crate::app::{FollowError, ReportError};
 use crate::key::KeyringError;
+use crate::store::StoreError;
 
 use self::seat::Seat;
 
@@ -36,6 +37,8 @@ pub struct Assignment {
     pub place: Place,
     /// Its copy of the keyring file.
     pub keyring: PathBuf,
+    /// The keyset of its columns.
+    pub keyset: String,
     /// The age identity that opens it.
     pub identity: PathBuf,
     /// Where it tells what it does.
@@ -82,6 +85,12 @@ pub enum InstanceError {
     /// The keyring does not serve the columns.
     #[error(transparent)]
     Cabinet(#[from] CabinetError),
+    /// It cannot report which keys it uses.
+    #[error("reporting: {0}")]
+    Report(#[from] ReportError),
+    /// It cannot report on purpose.
+    #[error("reporting: {0}")]
+    Boast(#[from] StoreError),
     /// The database, before there was anything to read or write.
     #[error("the database: {0}")]
     Table(#[from] TableError),

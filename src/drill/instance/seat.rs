@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{Assignment, InstanceError};
-use crate::app::{Keyring, Options, Unlock};
+use crate::app::{Keyring, Options, ReportOptions, Reporting, Unlock};
 use crate::drill::clock::now;
 use crate::drill::customer::Cabinet;
 use crate::drill::failure::Failure;
 use crate::drill::journal::{Event, Journal};
-use crate::drill::sabotage::Sabotage;
-use crate::drill::stage::KEYSET;
+use crate::drill::sabotage::{Boast, Sabotage};
 use crate::drill::table::{Table, TableError};
 use crate::key;
 
@@ -31,12 +30,18 @@ pub(super) struct Seat {
     stop: Arc<AtomicBool>,
     /// The last revision that it told.
     told: Option<u64>,
-    /// Sabotage: it tells revisions that it has not got.
-    boast: u64,
     /// Connections lost since the last operation that went through.
     lost_in_a_row: u32,
+    /// Tells the rotation which revision the next seal uses.
+    _reporting: Reports,
     /// Keeps the file followed.
     _keyring: Keyring,
+}
+
+/// What the rotation hears of an instance. Held, not looked at.
+enum Reports {
+    Truth(#[allow(dead_code)] Reporting),
+    Lie(#[allow(dead_code)] Boast),
 }
 
 impl Seat {
@@ -59,14 +64,26 @@ impl Seat {
             };
             Keyring::open_with(&assignment.keyring, unlock, options)?
         };
+        let cabinet = Cabinet::new(&keyring, &assignment.keyset)?;
+        let (url, name) = (&assignment.place.url, &assignment.name);
+        let reporting = if sabotage.is_some_and(Sabotage::lies) {
+            Reports::Lie(Boast::start(url, name, &assignment.keyset)?)
+        } else {
+            let options = ReportOptions {
+                every: REPORT_EVERY,
+                lease: LEASE,
+                version: concat!("reseal drill ", env!("CARGO_PKG_VERSION")).to_owned(),
+            };
+            Reports::Truth(keyring.report_with(url, name, options)?)
+        };
         Ok(Self {
-            cabinet: Cabinet::new(&keyring, KEYSET)?,
+            cabinet,
             table: assignment.place.open(&assignment.role)?,
             journal: Journal::create(assignment.journal.clone())?,
             stop,
             told: None,
-            boast: if sabotage.is_some_and(Sabotage::lies) { BOAST } else { 0 },
             lost_in_a_row: 0,
+            _reporting: reporting,
             _keyring: keyring,
         })
     }
@@ -75,7 +92,7 @@ impl Seat {
     /// told.
     pub(super) fn goes_on(&mut self) -> io::Result<bool> {
         self.lost_in_a_row = 0;
-        let revision = self.cabinet.revision() + self.boast;
+        let revision = self.cabinet.revision();
         if self.told != Some(revision) {
             self.journal.tell_now(&Event::Follows { revision })?;
             self.told = Some(revision);
@@ -125,5 +142,6 @@ const AWAY_MAX: Duration = Duration::from_secs(30);
 /// A server that takes connections and drops them is no server.
 const LOST_IN_A_ROW_MAX: u32 = 50;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Above every revision that a rehearsal comes to.
-const BOAST: u64 = 1_000;
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// One that is killed is waited for this long; one that is stopped for a second, or starved, must not be taken for gone.
+pub(in crate::drill) const LEASE: Duration = Duration::from_secs(5);

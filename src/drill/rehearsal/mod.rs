@@ -1,7 +1,8 @@
 //! The script: what happens after what, with the gates between.
 
-mod moving;
-mod steps;
+mod rollout;
+mod rotating;
+mod timeline;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,15 +13,16 @@ use crate::drill::fleet::Fleet;
 use crate::drill::inspect::{Inspection, inspect};
 use crate::drill::model::Deviation;
 use crate::drill::nemesis::{FaultKind, Nemesis};
-use crate::drill::operator::{Ended, Operator};
+use crate::drill::operator::Operator;
 use crate::drill::probe::{ProbeReport, Probes};
 use crate::drill::proxy::Proxy;
 use crate::drill::report::{LatencyReport, Phase, RatioReport, Report, seconds};
-use crate::drill::sabotage::{BlindRewriter, Sabotage};
+use crate::drill::sabotage::Sabotage;
 use crate::drill::stage::Stage;
 use crate::drill::table::Place;
 use crate::drill::tally::Tally;
 use crate::drill::verdict::{Finding, Verdict, judge, judge_probes, lost_writes, total};
+use crate::drill::watch::Watch;
 use crate::drill::{Cancel, DrillError, Settings};
 use crate::key::KeyId;
 
@@ -37,7 +39,7 @@ pub fn run(settings: &Settings, cancel: &Cancel, say: &mut dyn FnMut(&str)) -> R
         origin: now(),
         phases: Vec::new(),
         findings: Vec::new(),
-        last_run: None,
+        rows_per_second: 0.0,
         new: None,
     };
     let mut stage = Stage::build(&settings.program, settings.postgres.as_deref())?;
@@ -65,7 +67,7 @@ struct Script<'a> {
     origin: u64,
     phases: Vec<Phase>,
     findings: Vec<Finding>,
-    last_run: Option<Ended>,
+    rows_per_second: f64,
     /// The new key, from the moment that it exists.
     new: Option<KeyId>,
 }
@@ -84,6 +86,8 @@ impl Script<'_> {
         let settings = self.settings;
         let proxy = self.proxy(stage)?;
         let place = through(stage.place(), proxy.as_ref())?;
+        let mut watch = Watch::new(stage)?;
+        watch.position()?;
         let mut operator = Operator::new(&settings.program, stage, &place);
         let mut checker = Checker::new(self.origin)?;
         let census = self.phase("prepare", |script| {
@@ -111,7 +115,8 @@ impl Script<'_> {
         };
         self.phase("before", |script| script.traffic(settings.duration / 2, &mut scene))?;
         checking.checker().tally.rotation_begins(now());
-        self.rotation(&mut scene, old, first)?;
+        self.add_laggard(&mut scene, first)?;
+        self.rotate(&mut scene, &mut watch, old, instances)?;
         checking.checker().tally.rotation_ends(now());
         self.phase("after", |script| script.traffic(settings.duration / 2, &mut scene))?;
         let Scene { fleet, nemesis, .. } = scene;
@@ -176,55 +181,6 @@ impl Script<'_> {
         Ok(())
     }
 
-    /// Introduce, promote, re-encrypt, verify, retire; ends early, with a finding, where a gate stays shut.
-    fn rotation(&mut self, scene: &mut Scene<'_, '_>, old: KeyId, first: u64) -> Result<(), DrillError> {
-        let sabotage = self.settings.sabotage;
-        let Some((new, revision)) = self.phase("introduce", |script| script.introduce(scene, first))? else {
-            return Ok(());
-        };
-        self.new = Some(new);
-        if !self.gate(scene, revision, "the new key may not be promoted")? {
-            return Ok(());
-        }
-        if sabotage != Some(Sabotage::RotateBeforePromote) {
-            let Some(revision) = self.phase("promote", |script| script.promote(scene, new))? else {
-                return Ok(());
-            };
-            if !self.gate(scene, revision, "no value may be moved yet")? {
-                return Ok(());
-            }
-        }
-        if sabotage == Some(Sabotage::RetireBeforeRotate) {
-            scene.stage.retire_unasked(old)?;
-            scene.fleet.deploy(false, self.cancel)?;
-        }
-        let blind = match sabotage {
-            Some(Sabotage::SwapWithoutComparison) => Some(BlindRewriter::start(scene.stage.place())?),
-            _ => None,
-        };
-        let ended = self.phase("re-encrypt", |script| script.re_encrypt(scene, old, new))?;
-        drop(blind);
-        self.split_last_phase(&ended);
-        let is_verified = ended.is_verified();
-        if !is_verified {
-            let code = ended
-                .code
-                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
-            self.findings.push(Finding::new(
-                "rotation-failed",
-                format!("the rotation did not prove its result ({code}): {}", ended.why()),
-            ));
-        }
-        self.last_run = Some(ended);
-        if is_verified && sabotage != Some(Sabotage::RetireBeforeRotate) {
-            let revision = self.phase("retire", |script| script.retire(scene, old))?;
-            if let Some(revision) = revision {
-                self.gate(scene, revision, "the old key is still in use")?;
-            }
-        }
-        Ok(())
-    }
-
     fn is_out_of_time(&self) -> bool {
         self.time_left().is_zero()
     }
@@ -281,11 +237,7 @@ impl Script<'_> {
             new_key: self.new.map(|id| id.0),
             census_before: before.per_key.clone(),
             census_after: end.per_key.clone(),
-            rows_per_second: self
-                .last_run
-                .as_ref()
-                .and_then(|run| run.document["rows_per_second"].as_f64())
-                .unwrap_or(0.0),
+            rows_per_second: self.rows_per_second,
             phases: std::mem::take(&mut self.phases),
             latency_ms: LatencyReport { reads, writes },
             p99_ratio: RatioReport {

@@ -116,20 +116,28 @@ impl Scratch {
         within(&self.runtime, end_sessions(&mut self.connection, &pattern))
     }
 
-    /// Removes the schema, and what Reseal noted about its table. `with_control` also removes Reseal's own schema, if nothing else is
-    /// noted in it: for a rehearsal that found none.
-    pub fn drop(&mut self, with_control: bool) -> Result<(), TableError> {
+    /// Removes the schema, and what Reseal noted about its table and about `keyset`. `with_control` also removes Reseal's own schema,
+    /// if nothing else is noted in it: for a rehearsal that found none.
+    pub fn drop(&mut self, keyset: &str, with_control: bool) -> Result<(), TableError> {
         let schema = self.schema.clone();
         let connection = &mut self.connection;
         within(&self.runtime, async {
             run(connection, "SET lock_timeout = '10s'").await?;
             run(connection, &format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
-            let noted: bool = sqlx::query_scalar("SELECT to_regclass('reseal.plan') IS NOT NULL")
+            // The last of the tables to be made.
+            let noted: bool = sqlx::query_scalar("SELECT to_regclass('reseal.rotation') IS NOT NULL")
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(store_error)?;
             if !noted {
                 return Ok(());
+            }
+            for statement in [
+                "DELETE FROM reseal.instance WHERE keyset = $1",
+                "DELETE FROM reseal.rotation WHERE keyset = $1",
+            ] {
+                let deletion = sqlx::query(statement).bind(keyset);
+                deletion.execute(&mut *connection).await.map_err(store_error)?;
             }
             sqlx::query("DELETE FROM reseal.plan WHERE table_name LIKE $1 || '.%' OR table_name LIKE '\"' || $1 || '\".%'")
                 .bind(&schema)
@@ -243,8 +251,9 @@ const END_SESSIONS: &str = "
 const DROP_CONTROL: &str = "
     DO $$ BEGIN
         PERFORM pg_advisory_xact_lock(x'72736c30'::int, 0);
-        LOCK TABLE reseal.plan IN ACCESS EXCLUSIVE MODE;
-        IF NOT EXISTS (SELECT FROM reseal.plan) THEN
+        LOCK TABLE reseal.plan, reseal.instance, reseal.rotation IN ACCESS EXCLUSIVE MODE;
+        IF NOT EXISTS (SELECT FROM reseal.plan) AND NOT EXISTS (SELECT FROM reseal.instance)
+            AND NOT EXISTS (SELECT FROM reseal.rotation) THEN
             DROP SCHEMA reseal CASCADE;
         END IF;
     END $$";

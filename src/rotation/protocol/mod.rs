@@ -35,6 +35,8 @@ use crate::store::{Store, StoreError};
 pub use begin::rotate;
 pub use dataset::{DatasetReport, plan, verify};
 pub use decide::{Direction, Mode, Policy};
+#[cfg(debug_assertions)]
+pub use gate::break_gates;
 pub use gate::{Gate, GateKind, GateRules, Missing, Passed};
 pub use machine::{ManagedReport, PhaseReport};
 pub use phase::{ForbiddenPhase, Phase, STEPS, Step};

@@ -1,0 +1,238 @@
+//! The rotation itself: the operator's one command, its phases watched, faults done to it, and the command given again whenever it was
+//! killed.
+
+use std::time::{Duration, Instant};
+
+use super::rollout::Rollout;
+use super::timeline::Timeline;
+use super::{Scene, Script};
+use crate::drill::DrillError;
+use crate::drill::clock::now;
+use crate::drill::nemesis::Demand;
+use crate::drill::operator::{Ended, Order, Run};
+use crate::drill::sabotage::{BlindRewriter, Sabotage};
+use crate::drill::verdict::Finding;
+use crate::drill::watch::{Position, Watch};
+use crate::key::KeyId;
+use crate::rotation::protocol::Phase;
+
+/// The rotation while it is under way.
+struct Rotating<'s> {
+    watch: &'s mut Watch,
+    timeline: Timeline,
+    rollout: Rollout,
+    killed: Vec<Position>,
+    blind: Option<BlindRewriter>,
+    /// Sabotage: the old key was taken from readers.
+    is_retired: bool,
+}
+
+impl Script<'_> {
+    /// Runs the rotation to its end, or to what stands in its way.
+    pub(super) fn rotate(
+        &mut self,
+        scene: &mut Scene<'_, '_>,
+        watch: &mut Watch,
+        old: KeyId,
+        instances: usize,
+    ) -> Result<(), DrillError> {
+        let rows = scene.stage.place().open(&scene.stage.role("count"))?.count()?;
+        let writes = |scene: &Scene<'_, '_>| scene.checking.checker().tally.writes;
+        let writes_before = writes(scene);
+        let order = Order {
+            instances,
+            gate_timeout: GATE_PATIENCE,
+            sabotage: self.settings.sabotage,
+        };
+        let mut rotating = Rotating {
+            watch,
+            timeline: Timeline::new(self.origin),
+            rollout: Rollout::new(scene)?,
+            killed: Vec::new(),
+            blind: None,
+            is_retired: false,
+        };
+        let begun = Instant::now();
+        let ended = loop {
+            let mut run = scene.operator.rotate(&order)?;
+            rotating.timeline.run_begins();
+            if self.run_once(scene, &mut rotating, &mut run, rows, old, begun)? {
+                rotating.timeline.run_ends(&[], now());
+                continue;
+            }
+            let left = self.time_left().min(ROTATION_PATIENCE.saturating_sub(begun.elapsed()));
+            let ended = run.wait(left, self.cancel)?;
+            rotating.timeline.run_ends(&ended.phases(), now());
+            break ended;
+        };
+        drop(rotating.blind.take());
+        for missed in scene.nemesis.end(&mut scene.fleet)? {
+            if ended.is_verified() {
+                self.missed(&missed);
+            }
+        }
+        let position = rotating.watch.position()?;
+        let writes = writes(scene) - writes_before;
+        for at in std::mem::take(&mut rotating.killed) {
+            self.resumption(rows + writes, &at, position.as_ref(), scene);
+        }
+        for name in ended.gone() {
+            let (instance, _) = name.split_once('/').unwrap_or((&name, ""));
+            let outcome = "its lease ended, and the rotation named it as gone";
+            scene.nemesis.append_outcome(&format!("kill -9 of {instance}"), outcome);
+        }
+        self.judge_end(&ended);
+        let moving = rotating.timeline.seconds_of("re-encrypt");
+        let moved = position.map_or(0, |position| position.rows);
+        self.rows_per_second = if moving > 0.0 { (moved as f64 / moving).round() } else { 0.0 };
+        self.phases.extend(rotating.timeline.into_phases());
+        Ok(())
+    }
+
+    /// Watches one run of the command until it ends or is killed. Says whether it was killed.
+    fn run_once(
+        &mut self,
+        scene: &mut Scene<'_, '_>,
+        rotating: &mut Rotating<'_>,
+        run: &mut Run,
+        rows: u64,
+        old: KeyId,
+        begun: Instant,
+    ) -> Result<bool, DrillError> {
+        while !run.is_over()? {
+            self.cancel.sleep(LOOK_AT_ROTATION_EVERY)?;
+            scene.fleet.check()?;
+            if begun.elapsed() >= ROTATION_PATIENCE || self.is_out_of_time() {
+                break;
+            }
+            self.roll_out(scene, &mut rotating.rollout)?;
+            let Some(position) = rotating.watch.position()? else {
+                continue;
+            };
+            self.new = Some(KeyId(position.to_key));
+            if !position.phase.is_end() && rotating.timeline.sees(position.doing(), now()) {
+                (self.say)(position.doing());
+            }
+            self.judge_laggard(scene, &mut rotating.rollout, run, &position)?;
+            self.break_on_purpose(scene, rotating, &position, old)?;
+            if matches!(position.phase, Phase::ReEncrypt | Phase::Verify) {
+                let demand = scene.nemesis.act(&position, rows, run, &mut scene.fleet)?;
+                if matches!(demand, Demand::KillRotation) {
+                    if !run.kill()? {
+                        self.missed(KILL);
+                        return Ok(false);
+                    }
+                    (self.say)("kill -9 of the rotation; the same command again");
+                    // It may have committed once more before the signal came.
+                    let at = rotating.watch.position()?.unwrap_or(position);
+                    let doing = at.doing();
+                    let outcome = format!("killed after {} rows, in phase {doing}", at.rows);
+                    scene.nemesis.note(KILL, outcome);
+                    rotating.killed.push(at);
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a test of the rehearsal wants broken.
+    fn break_on_purpose(
+        &mut self,
+        scene: &mut Scene<'_, '_>,
+        rotating: &mut Rotating<'_>,
+        position: &Position,
+        old: KeyId,
+    ) -> Result<(), DrillError> {
+        match self.settings.sabotage {
+            Some(Sabotage::SwapWithoutComparison) if rotating.blind.is_none() && position.phase == Phase::ReEncrypt => {
+                rotating.blind = Some(BlindRewriter::start(scene.stage.place())?);
+            }
+            Some(Sabotage::RetireBeforeRotate) if !rotating.is_retired && position.phase == Phase::Promote => {
+                let primary = scene.stage.keyset(|keyset| keyset.primary().id())?;
+                if primary != old {
+                    scene.stage.retire_unasked(old)?;
+                    rotating.is_retired = true;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn judge_end(&mut self, ended: &Ended) {
+        if let Some(gate) = ended.shut_gate() {
+            self.findings.push(Finding::new("not-acknowledged", gate));
+        } else if !ended.is_verified() {
+            let code = ended
+                .code
+                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
+            self.findings.push(Finding::new(
+                "rotation-failed",
+                format!("the rotation did not prove its result ({code}): {}", ended.why()),
+            ));
+        }
+    }
+
+    fn missed(&mut self, what: &str) {
+        self.findings.push(Finding::new(
+            "fault-missed",
+            format!("the rotation ended before {what}: that it survives that is not proven; rehearse with more --rows"),
+        ));
+    }
+
+    /// Notes how the rotation went on from where it was killed; going back further than a batch is a finding. `rows` is how many there
+    /// can have been.
+    fn resumption(&mut self, rows: u64, at: &Position, now: Option<&Position>, scene: &mut Scene<'_, '_>) {
+        let continued = now.filter(|now| now.rotation == at.rotation && now.plan == at.plan && now.generation > at.generation);
+        let Some(now) = continued else {
+            self.findings.push(Finding::new(
+                "not-resumed",
+                format!(
+                    "after kill -9 at {} rows the same command did not continue the same rotation",
+                    at.rows
+                ),
+            ));
+            return;
+        };
+        // Ranges may reach past the largest id of the time: what was inserted since may be counted in them.
+        let again = now.rows.saturating_sub(rows);
+        let batches = BATCH_ROWS_MAX
+            * if scene.stage.place().is_postgres() {
+                WORKERS_POSTGRES
+            } else {
+                1
+            };
+        if again > batches {
+            self.findings.push(Finding::new(
+                "not-resumed",
+                format!(
+                    "after kill -9 at {} rows the rotation worked through {again} rows again, more than a batch of each worker",
+                    at.rows
+                ),
+            ));
+        }
+        let outcome = if at.is_proving() {
+            "run again, it proved everything anew".to_owned()
+        } else {
+            let more = now.rows.saturating_sub(at.rows);
+            format!("run again, it went on from there and worked through {more} more")
+        };
+        scene.nemesis.append_outcome_at(
+            KILL,
+            &format!("killed after {} rows, in phase {}", at.rows, at.doing()),
+            &outcome,
+        );
+    }
+}
+
+const KILL: &str = "kill -9 of the rotation";
+/// A rotation of a million rows under traffic takes less.
+const ROTATION_PATIENCE: Duration = Duration::from_secs(600);
+/// Between two batches of the gentle profile.
+const LOOK_AT_ROTATION_EVERY: Duration = Duration::from_millis(10);
+/// Longer than a deployment, and than the lease of an instance that was killed.
+const GATE_PATIENCE: Duration = Duration::from_secs(20);
+/// The largest batch of the gentle profile: what a killed run may have to do again, for each worker.
+const BATCH_ROWS_MAX: u64 = 500;
+const WORKERS_POSTGRES: u64 = 4;
