@@ -14,6 +14,7 @@ mod drill_part;
 mod drill_report;
 mod error;
 mod exit;
+mod guard;
 mod keys;
 mod managed;
 mod max_age;
@@ -82,6 +83,7 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     Status(status::StatusArgs),
     Ack(ack::AckArgs),
+    Guard(guard::GuardArgs),
     Keys(keys::KeysArgs),
     Secrets(secrets::SecretsArgs),
     Sessions(sessions::SessionsArgs),
@@ -98,6 +100,7 @@ impl Command {
             Self::Verify(_) => "reseal.verify/1",
             Self::Status(_) => "reseal.status/1",
             Self::Ack(_) => "reseal.ack/1",
+            Self::Guard(_) => "reseal.guard/1",
             Self::Keys(_) => "reseal.keys/1",
             Self::Secrets(_) => "reseal.secrets/1",
             Self::Sessions(_) => "reseal.sessions/1",
@@ -114,6 +117,7 @@ impl Command {
             Self::Verify(args) => verify::run(*args, context),
             Self::Status(args) => status::run(args, context),
             Self::Ack(args) => ack::run(args, context),
+            Self::Guard(args) => guard::run(args, context),
             Self::Keys(args) => keys::run(args, context),
             Self::Secrets(args) => secrets::run(args, context),
             Self::Sessions(args) => sessions::run(args, context),

@@ -14,6 +14,7 @@ use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit, error::ErrorDocument};
+use crate::rotation::guard::GuardReport;
 use crate::rotation::plan::{Prepared, prepare};
 use crate::rotation::progress::Progress;
 use crate::rotation::{OnUnreadable, RotationReport, rotate};
@@ -58,6 +59,13 @@ pub struct RotateArgs {
     #[arg(long, conflicts_with = "rollback")]
     compromised: bool,
 
+    /// Let the database itself refuse new values under the old key while the rotation runs (PostgreSQL; formats that write the key's
+    /// id into the value: tink, tink-base64). Triggers refuse them, and updates of other columns go through; at the end a CHECK
+    /// constraint is validated as the database's own proof, and all of it is removed. A run that ends early leaves the guard for the
+    /// next one; reseal guard remove takes it away
+    #[arg(long)]
+    guard: bool,
+
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -93,8 +101,19 @@ struct RotateDocument<'a> {
     late_values: Vec<LateEntry>,
     /// All of them, counted.
     late_values_total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardEntry>,
     sweeps: u32,
     findings: Vec<FindingEntry<'a>>,
+}
+
+/// How the guard ended.
+#[derive(Serialize)]
+struct GuardEntry {
+    /// The database validated that no value under the old key is left.
+    proved: bool,
+    /// The guard was taken away.
+    removed: bool,
 }
 
 /// What is known of a run that did not end.
@@ -120,6 +139,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     options.state = !args.no_state;
     options.take_over = args.take_over;
     options.compromised = args.compromised;
+    options.guard = args.guard;
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {
@@ -217,6 +237,9 @@ fn finish(
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
     let compromised = prepared.options.compromised;
+    if let Some(guard) = report.guard {
+        super::summary::guard(guard, report.verified, &mut context.output);
+    }
     super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
     tell_unrecorded(prepared, context);
     let document = RotateDocument {
@@ -225,6 +248,9 @@ fn finish(
         outcome,
         late_values,
         late_values_total: report.late.total,
+        guard: report
+            .guard
+            .map(|GuardReport { proved, removed }| GuardEntry { proved, removed }),
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };

@@ -2,6 +2,7 @@
 
 use super::Output;
 use super::documents::{LateEntry, Outcome, ValueEntry};
+use crate::rotation::guard::GuardReport;
 
 /// What a rotation did.
 pub fn rotation(table: &str, outcome: &Outcome, output: &mut Output<'_>) {
@@ -71,6 +72,18 @@ pub fn late(total: u64, values: &[LateEntry], compromised: bool, output: &mut Ou
     } else {
         "Find the instance that wrote these rows at these times: one with the old key first in its list, or one that put back what it had read before. Restart it with the new key before the old one leaves the application."
     });
+}
+
+/// How the guard ended.
+pub fn guard(guard: GuardReport, verified: bool, output: &mut Output<'_>) {
+    output.say(match (verified, guard.proved) {
+        (true, true) => "guard: the database has validated that no value under the old key is left",
+        (true, false) => "guard: the database could not be asked for its own proof, because others held the table for too long",
+        (false, _) => "guard: it stays, and refuses new values under the old key; the next run goes on with it",
+    });
+    if verified && !guard.removed {
+        output.say("guard: it could not be removed, because others hold the table; try again later: reseal guard remove");
+    }
 }
 
 fn list(what: &str, total: u64, values: &[ValueEntry], output: &mut Output<'_>) {

@@ -85,6 +85,12 @@ pub trait Format: Send + Sync {
     /// What `stored` says about its key. Cheap: no cryptography.
     fn hint(&self, stored: &[u8]) -> KeyHint;
 
+    /// The beginnings of all values under the key with this id, one of which each value has; `None` where values do not name their
+    /// key. For filters that see only bytes.
+    fn beginnings(&self, _id: KeyId) -> Option<Vec<Vec<u8>>> {
+        None
+    }
+
     /// Joins the layout with a key. `id` is the key's id in its keyset; formats that write an id refuse `None`.
     fn cipher(&self, material: &KeyMaterial, id: Option<KeyId>) -> Result<Box<dyn Cipher>, UnfitKey>;
 

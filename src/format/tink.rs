@@ -79,6 +79,24 @@ impl Format for Tink {
         }
     }
 
+    fn beginnings(&self, id: KeyId) -> Option<Vec<Vec<u8>>> {
+        let prefix = prefix(self.kind, id);
+        if self.encoding == Encoding::Raw {
+            return Some(vec![prefix.to_vec()]);
+        }
+        // Seven digits of six bits end two bits into the byte behind the prefix.
+        let texts = [0x00, 0x40, 0x80, 0xc0].map(|next| {
+            let mut text = Vec::new();
+            self.encoding.append(PREFIX + 1, false, &mut text, |bytes| {
+                bytes[..PREFIX].copy_from_slice(&prefix);
+                bytes[PREFIX] = next;
+            });
+            text.truncate(7);
+            text
+        });
+        Some(texts.to_vec())
+    }
+
     fn cipher(&self, material: &KeyMaterial, id: Option<KeyId>) -> Result<Box<dyn Cipher>, UnfitKey> {
         let id = id.ok_or(UnfitKey::NeedsId(self.name))?;
         Ok(Box::new(Self::envelope(

@@ -15,6 +15,7 @@ pub mod census;
 mod crew;
 pub mod detect;
 pub mod error;
+pub mod guard;
 mod isolate;
 mod judge;
 mod late;
@@ -74,6 +75,8 @@ pub struct Options {
     pub owner: String,
     /// Whether the old key is in other hands: what appears under it late is quarantined instead of re-encrypted.
     pub compromised: bool,
+    /// Whether the database is to refuse new values under the old key meanwhile.
+    pub guard: bool,
     /// Findings that the operator has accepted by name.
     pub accepted: Vec<String>,
     /// Larger values are quarantined unread, bytes.
@@ -93,6 +96,7 @@ impl Default for Options {
             take_over: false,
             owner: "reseal".to_owned(),
             compromised: false,
+            guard: false,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::census::Census;
+use super::guard::GuardReport;
 use super::preflight::Finding;
 use crate::store::control::{Counters, LateValues};
 
@@ -25,6 +26,8 @@ pub struct RotationReport {
     pub findings: Vec<Finding>,
     /// Values that appeared under an old key after the ranges were worked through, over all runs of this rotation.
     pub late: LateValues,
+    /// How the guard ended, if one was asked for.
+    pub guard: Option<GuardReport>,
     /// Whether every non-null value opened under the target key.
     pub verified: bool,
 }

@@ -8,6 +8,7 @@ use super::batch::Shared;
 use super::census::{Census, LISTED_MAX};
 use super::crew::{self, Labour};
 use super::error::RotationError;
+use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
 use super::late::{LatePolicy, LateWatch};
 use super::outcome::RotationReport;
@@ -28,6 +29,7 @@ pub(super) struct Run<'a> {
     prepared: &'a Prepared,
     plan: Option<Plan>,
     workshop: Workshop,
+    guard: Option<Guard>,
     writers: usize,
     readers: usize,
 }
@@ -79,9 +81,15 @@ impl<'a> Run<'a> {
                 },
                 work,
             },
+            guard: None,
             writers: wished.clamp(1, proposed.max),
             readers: wished.max(if options.workers.is_none() { READERS_MIN } else { 1 }),
         }
+    }
+
+    /// The same, with a guard that stands.
+    pub(super) fn guarded_by(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// All phases up to the verification; an unclean verification goes back to the sweep.
@@ -98,18 +106,24 @@ impl<'a> Run<'a> {
         self.remember_quarantine().await?;
 
         let mut sweeps = 0;
-        let census = loop {
+        let (census, proof) = loop {
             let (swept, count) = self.sweep_until_clean(sweeps).await?;
             counters += swept;
             sweeps = count;
             let census = self.verify().await?;
+            let proof = match &self.guard {
+                Some(guard) if census.is_clean() => Some(guard.prove().await?),
+                _ => None,
+            };
             // What appeared between the last sweep and the verification goes back to the sweep, as long as there is hope.
-            if census.due == 0 || sweeps >= SWEEPS_MAX {
-                break census;
+            let more = census.due > 0 || proof == Some(Proof::Refuted);
+            if !more || sweeps >= SWEEPS_MAX {
+                break (census, proof);
             }
         };
+        let clean = census.is_clean() && proof != Some(Proof::Refuted);
         self.patiently("verify", || self.store.settle()).await?;
-        if census.is_clean() {
+        if clean {
             self.set_status(PlanStatus::Verified).await?;
         }
         if let Some(plan) = &self.plan {
@@ -118,6 +132,14 @@ impl<'a> Run<'a> {
         }
         let mut report = self.report(plan_id, counters, this_run, census, sweeps, findings);
         report.late = self.late().await?;
+        report.verified = clean;
+        if let Some(guard) = &self.guard {
+            // What is not verified stays guarded: the next run goes on with it.
+            report.guard = Some(GuardReport {
+                proved: proof == Some(Proof::Given),
+                removed: clean && guard.take_away().await?,
+            });
+        }
         Ok(report)
     }
 
@@ -193,6 +215,7 @@ impl<'a> Run<'a> {
             sweeps,
             findings,
             late: LateValues::default(),
+            guard: None,
         }
     }
 

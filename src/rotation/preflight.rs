@@ -27,6 +27,13 @@ pub struct Finding {
     pub advice: String,
 }
 
+impl Finding {
+    /// A reason not to start.
+    pub fn refusal(name: &str, what: String) -> Self {
+        finding(Severity::Refuse, name, what, "")
+    }
+}
+
 /// Whether rows will be written: a verification asks for less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -89,6 +96,12 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             &format!("trigger:{name}"),
             format!("trigger {name} fires on every rewritten row and may change other data or send messages"),
             &format!("accept it with --accept trigger:{name}, or disable it for the rotation"),
+        ),
+        Observation::Guard(plan) => finding(
+            ask_writing,
+            &guard_name(plan),
+            format!("the guard of rotation {plan} stands on this table, and refuses values under the key that it rotates away"),
+            "if that rotation is over or given up, take it away: reseal guard remove",
         ),
         Observation::Rule(name) => finding(
             refuse_writing,
@@ -222,6 +235,11 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
         ),
         Observation::Note(text) => finding(Severity::Note, "note", text.clone(), ""),
     }
+}
+
+/// The finding about the guard of a rotation.
+pub fn guard_name(plan: &str) -> String {
+    format!("guard:{plan}")
 }
 
 /// An earlier run of this rotation quarantined values as perhaps forged, and this one would re-encrypt them.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
+use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Reason;
 use super::outcome::{RotationReport, VerifyReport};
 use super::phases::Run;
@@ -52,6 +53,14 @@ pub async fn rotate(
     })
     .await?;
     let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
+    let guard = if prepared.options.guard {
+        let guard = Guard::new(store, &prepared.survey, stop, &prepared.recipe, &identity.id);
+        // Whether the database can have one at all is asked before anything is written.
+        drop(store.guards().await.map_err(RotationError::store("guard"))?);
+        Some(guard.map_err(|finding| RotationError::Refused(vec![finding]))?)
+    } else {
+        None
+    };
 
     let known = match prepared.options.state {
         true => before_the_first_write(&**store, Before::Answered, || known_plan(store, &identity)).await?,
@@ -65,6 +74,13 @@ pub async fn rotate(
         if census.is_clean() {
             let mut report = run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings);
             report.late = before_the_first_write(&**store, Before::Answered, || late(store, &identity)).await?;
+            // A run that died between its verification and its end has left the guard.
+            if let Some(guard) = &guard {
+                report.guard = Some(GuardReport {
+                    proved: guard.prove().await? == Proof::Given,
+                    removed: guard.take_away().await?,
+                });
+            }
             return Ok(report);
         }
         // Few are late: the sweeps find them, and say so. After a compromise all are, or a forger of many would have them sealed anew.
@@ -83,7 +99,10 @@ pub async fn rotate(
             return Err(RotationError::Refused(vec![preflight::may_be_forged(forged)]));
         }
     }
-    let run = Run::new(store, prepared, progress, stop, claimed);
+    if let Some(guard) = &guard {
+        guard.put_up().await?;
+    }
+    let run = Run::new(store, prepared, progress, stop, claimed).guarded_by(guard);
     tokio::select! {
         outcome = run.all(&identity.id, findings) => outcome,
         lost = keep_lock(store, prepared, lock) => {

@@ -12,6 +12,7 @@
 
 pub mod control;
 pub mod error;
+pub mod guard;
 pub mod ident;
 pub mod ledger;
 pub mod page;
@@ -73,6 +74,13 @@ pub trait Store: Send + Sync {
 
     /// The control tables.
     async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
+
+    /// Guards, where the database can have them: PostgreSQL.
+    async fn guards(&self) -> Result<Box<dyn guard::Guards>, StoreError> {
+        Err(StoreError::Refused(
+            "only PostgreSQL can guard a table against values under the old key; run without --guard".to_owned(),
+        ))
+    }
 
     /// Samples every column of the database that could hold sealed values: at most `rows` values of at most `value_bytes_max` bytes
     /// each. Reads only.

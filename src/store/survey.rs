@@ -108,6 +108,8 @@ pub enum Observation {
     Generated(String),
     /// A trigger that fires on UPDATE of these columns.
     UpdateTrigger(String),
+    /// The guard of the rotation with this id stands.
+    Guard(String),
     /// A rule rewrites UPDATEs.
     Rule(String),
     /// An index covers an encrypted column: (index, column, unique).

@@ -31,6 +31,12 @@ pub(super) async fn hazards(
         "SELECT 'trigger', t.tgname::text, 0::int2, false FROM pg_trigger t
           WHERE t.tgrelid = $1::int8::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 16) <> 0
             AND (t.tgattr = '' OR t.tgattr::int2[] && $2::int2[])
+            AND NOT (starts_with(t.tgname::text, 'zz_reseal_guard_') AND t.tgfoid IN (SELECT oid FROM pg_proc
+                      WHERE pronamespace = to_regnamespace('reseal')))
+         UNION ALL
+         SELECT DISTINCT 'guard', substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_'), 0::int2, false FROM pg_trigger t
+          WHERE t.tgrelid = $1::int8::oid AND t.tgname ~ '^zz_reseal_guard_[0-9a-f]+_' AND t.tgenabled <> 'D'
+            AND t.tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('reseal'))
          UNION ALL
          SELECT 'rule', r.rulename::text, 0::int2, false FROM pg_rewrite r
           WHERE r.ev_class = $1::int8::oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'
@@ -41,7 +47,8 @@ pub(super) async fn hazards(
             AND d.refobjsubid = ANY ($2::int2[])
          UNION ALL
          SELECT CASE contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, conname::text, 0::int2, false FROM pg_constraint
-          WHERE (conrelid = $1::int8::oid AND contype IN ('f', 'c') AND conkey && $2::int2[])
+          WHERE (conrelid = $1::int8::oid AND contype IN ('f', 'c') AND conkey && $2::int2[]
+                 AND NOT (contype = 'c' AND conname ~ '^reseal_guard_[0-9a-f]+_[0-9]+$'))
              OR (confrelid = $1::int8::oid AND contype = 'f' AND confkey && $2::int2[])
          UNION ALL
          SELECT 'publication', pubname::text, 0::int2, false FROM pg_publication_tables p
@@ -58,6 +65,7 @@ pub(super) async fn hazards(
         let name: String = row.try_get(1).map_err(store_error)?;
         observations.push(match what.as_str() {
             "trigger" => Observation::UpdateTrigger(name),
+            "guard" => Observation::Guard(name),
             "rule" => Observation::Rule(name),
             "index" => Observation::IndexOnValue {
                 index: name,

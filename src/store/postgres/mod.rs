@@ -4,6 +4,7 @@ mod arrays;
 mod connect;
 mod control;
 mod error;
+mod guard;
 mod hazards;
 mod identity;
 mod intervals;
@@ -26,6 +27,7 @@ use self::connect::Server;
 pub(crate) use self::error::store_error;
 use self::lock::{AdvisoryLock, LockName};
 use super::control::Interval;
+use super::guard::Guards;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
@@ -114,6 +116,11 @@ impl Store for PostgresStore {
     async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
         let connection = self.server.connect(&self.role).await?;
         Ok(Box::new(control::PostgresControl::new(connection)))
+    }
+
+    async fn guards(&self) -> Result<Box<dyn Guards>, StoreError> {
+        let connection = self.server.connect(&self.role).await?;
+        Ok(Box::new(guard::PostgresGuards::new(connection)))
     }
 
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {

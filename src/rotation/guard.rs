@@ -1,0 +1,217 @@
+//! The database guard of a rotation: what it refuses, when it stands, and when it goes.
+//!
+//! It is put up before the first value is rewritten, when every writer is said to seal with the new key, and goes when the database
+//! itself has proved that no value under the old key is left. A run that ends early leaves it: the next one finds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use super::RotationError;
+use super::preflight::Finding;
+use super::progress::Stop;
+use super::recipe::{ColumnRecipe, Recipe};
+use crate::store::guard::{GuardSpec, GuardedColumn, Guards};
+use crate::store::survey::Survey;
+use crate::store::{Store, StoreError};
+
+/// How a guard ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuardReport {
+    /// The database proved that no value under an old key is left.
+    pub proved: bool,
+    /// The guard was taken away.
+    pub removed: bool,
+}
+
+/// What the database's proof said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// No value begins as one under an old key does.
+    Given,
+    /// Some value does.
+    Refuted,
+    /// Somebody held the table for too long for the question to be asked.
+    NotAsked,
+}
+
+/// The guard of one rotation.
+pub(super) struct Guard {
+    store: Arc<dyn Store>,
+    survey: Arc<Survey>,
+    stop: Arc<Stop>,
+    spec: GuardSpec,
+}
+
+impl Guard {
+    /// The guard of this recipe's columns, or why there can be none.
+    pub(super) fn new(
+        store: &Arc<dyn Store>,
+        survey: &Arc<Survey>,
+        stop: &Arc<Stop>,
+        recipe: &Recipe,
+        plan: &str,
+    ) -> Result<Self, Finding> {
+        if survey.filter.is_some() {
+            let why = "a guard is for the whole table, and --where leaves rows that may stay under the old key";
+            return Err(Finding::refusal("guard", why.to_owned()));
+        }
+        let columns = recipe.columns.iter().enumerate();
+        let columns = columns
+            .map(|(at, column)| guarded(at, column, &survey.table))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            store: Arc::clone(store),
+            survey: Arc::clone(survey),
+            stop: Arc::clone(stop),
+            spec: GuardSpec {
+                plan: plan.to_owned(),
+                columns,
+            },
+        })
+    }
+
+    /// Puts it up, or finds it standing.
+    pub(super) async fn put_up(&self) -> Result<(), RotationError> {
+        let mut attempts = Attempts::begin(&*self.store, &self.stop).await?;
+        loop {
+            match attempts.guards.put_up(&self.survey, &self.spec).await {
+                Ok(()) => return Ok(()),
+                Err(error) => attempts.pause_after(error).await?,
+            }
+        }
+    }
+
+    /// Asks for the database's proof.
+    pub(super) async fn prove(&self) -> Result<Proof, RotationError> {
+        let mut attempts = Attempts::begin(&*self.store, &self.stop).await?;
+        loop {
+            let error = match attempts.guards.prove(&self.survey, &self.spec).await {
+                Ok(true) => return Ok(Proof::Given),
+                Ok(false) => return Ok(Proof::Refuted),
+                Err(error) => error,
+            };
+            match attempts.pause_after(error).await {
+                Err(error) if is_locked_out(&error) => return Ok(Proof::NotAsked),
+                paused => paused?,
+            }
+        }
+    }
+
+    /// Takes it away. `false` when somebody held the table for too long.
+    pub(super) async fn take_away(&self) -> Result<bool, RotationError> {
+        match take_away(&*self.store, &self.stop, self.survey.table_id, &self.spec.plan).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_locked_out(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Takes away the guard of a rotation from the table with this oid.
+pub async fn take_away(store: &dyn Store, stop: &Stop, table: u32, plan: &str) -> Result<(), RotationError> {
+    let mut attempts = Attempts::begin(store, stop).await?;
+    loop {
+        match attempts.guards.take_away(table, plan).await {
+            Ok(()) => return Ok(()),
+            Err(error) => attempts.pause_after(error).await?,
+        }
+    }
+}
+
+/// Tries again while somebody holds a lock that is in the way: each attempt waits so briefly that nobody queues behind it for long, and
+/// the pauses between them let the application through.
+struct Attempts<'a> {
+    store: &'a dyn Store,
+    stop: &'a Stop,
+    begun: Instant,
+    guards: Box<dyn Guards>,
+}
+
+impl<'a> Attempts<'a> {
+    async fn begin(store: &'a dyn Store, stop: &'a Stop) -> Result<Self, RotationError> {
+        Ok(Self {
+            store,
+            stop,
+            begun: Instant::now(),
+            guards: store.guards().await.map_err(RotationError::store("guard"))?,
+        })
+    }
+
+    /// Pauses before the next attempt, or gives up with the error.
+    async fn pause_after(&mut self, error: StoreError) -> Result<(), RotationError> {
+        let failed = RotationError::store("guard");
+        if !(error.is_retryable() || error.wants_reconnect()) || self.begun.elapsed() >= PATIENCE {
+            return Err(failed(error));
+        }
+        tracing::debug!(%error, "the guard has to wait");
+        let pause = PAUSE.mul_f64(rand::rng().random_range(0.5..=1.5));
+        self.stop.sleep(pause).await;
+        if self.stop.requested() {
+            return Err(RotationError::Stopped);
+        }
+        if error.wants_reconnect() {
+            match self.store.guards().await {
+                Ok(connected) => self.guards = connected,
+                Err(error) if error.wants_reconnect() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_locked_out(error: &RotationError) -> bool {
+    matches!(error, RotationError::Store { cause, .. } if cause.is_retryable())
+}
+
+fn guarded(at: usize, column: &ColumnRecipe, table: &str) -> Result<GuardedColumn, Finding> {
+    let impossible = |why: String| Finding::refusal("guard", format!("column {}: no guard is possible: {why}", column.name));
+    let mut beginnings = Vec::new();
+    for source in &column.sources {
+        let of_source = source.id.and_then(|id| column.from.beginnings(id));
+        beginnings.extend(of_source.ok_or_else(|| {
+            impossible(format!(
+                "a value of format {} does not say which key sealed it",
+                column.from.name()
+            ))
+        })?);
+    }
+    let new = column.target.id.and_then(|id| column.to.beginnings(id)).unwrap_or_default();
+    if beginnings.iter().any(|beginning| new.contains(beginning)) {
+        return Err(impossible(
+            "values under the new key begin as those under the old one".to_owned(),
+        ));
+    }
+    let old = Old(column);
+    Ok(GuardedColumn {
+        column: at,
+        beginnings,
+        message: format!(
+            "a value for {table}.{} was sealed with the old key ({old}), which is being rotated away: refused by the reseal guard",
+            column.name
+        ),
+        hint: "This instance of the application still seals with the old key: give it the new key as the one that it seals with, and restart it."
+            .to_owned(),
+    })
+}
+
+/// The ids of a column's old keys.
+struct Old<'a>(&'a ColumnRecipe);
+
+impl fmt::Display for Old<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, id) in self.0.sources.iter().filter_map(|source| source.id).enumerate() {
+            let separator = if at == 0 { "id " } else { ", " };
+            write!(f, "{separator}{id}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How long a table may be held by others before the guard gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
