@@ -6,6 +6,7 @@ mod support;
 mod protocol {
     pub mod emergencies;
     pub mod gates;
+    pub mod guarded;
     pub mod house;
     pub mod interruptions;
     pub mod retirement;

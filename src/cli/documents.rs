@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Exit;
 use crate::rotation::census::Census;
+use crate::rotation::guard::GuardReport;
 use crate::rotation::preflight::{Finding, Severity};
 use crate::rotation::progress::Progress;
 use crate::rotation::{RotationReport, VerifyReport};
@@ -245,6 +246,25 @@ pub fn phases(progress: &Progress) -> Vec<Phase> {
             seconds: seconds(time),
         })
         .collect()
+}
+
+/// How a guard ended.
+#[derive(Serialize)]
+pub struct GuardEntry {
+    /// The database validated that no value under the old key is left.
+    proved: bool,
+    /// The guard was taken away.
+    removed: bool,
+}
+
+impl GuardEntry {
+    /// The same for scripts.
+    pub fn of(guard: GuardReport) -> Self {
+        Self {
+            proved: guard.proved,
+            removed: guard.removed,
+        }
+    }
 }
 
 /// Findings with their severity as a word.

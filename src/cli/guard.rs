@@ -52,6 +52,8 @@ struct GuardDocument {
 struct GuardEntry {
     table: String,
     plan: String,
+    /// The ids of the keys whose values it refuses.
+    refuses: Vec<String>,
     /// Whether its proof, a CHECK constraint, stands too.
     proof: bool,
     removed: bool,
@@ -91,10 +93,13 @@ pub(super) fn run(args: GuardArgs, context: &mut Context<'_>) -> Result<Exit, Cl
         context.output.say("no guard stands");
     }
     for guard in &guards {
-        let state = if guard.removed { "removed" } else { "stands" };
-        context
-            .output
-            .say(&format!("{}: the guard of rotation {} {state}", guard.table, guard.plan));
+        let state = if guard.removed { "is removed" } else { "stands" };
+        context.output.say(&format!(
+            "{}: the guard of rotation {} {state}; it refuses values under key {}",
+            guard.table,
+            guard.plan,
+            guard.refuses.join(", ")
+        ));
     }
     let document = GuardDocument {
         guards,
@@ -108,6 +113,7 @@ fn entry(guard: Guard, removed: bool) -> GuardEntry {
     GuardEntry {
         table: guard.table,
         plan: guard.plan,
+        refuses: guard.refuses,
         proof: guard.proof,
         removed,
     }

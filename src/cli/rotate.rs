@@ -7,17 +7,16 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, LateEntry, Outcome};
+use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit, error::ErrorDocument};
-use crate::rotation::guard::GuardReport;
 use crate::rotation::plan::{Prepared, prepare};
 use crate::rotation::progress::Progress;
-use crate::rotation::{OnUnreadable, RotationReport, rotate};
+use crate::rotation::{Guarding, OnUnreadable, RotationReport, rotate};
 
 /// Re-encrypt a table from the old key to the new one while the application works, and prove it
 ///
@@ -61,9 +60,10 @@ pub struct RotateArgs {
 
     /// Let the database itself refuse new values under the old key while the rotation runs (PostgreSQL; formats that write the key's
     /// id into the value: tink, tink-base64). Triggers refuse them, and updates of other columns go through; at the end a CHECK
-    /// constraint is validated as the database's own proof, and all of it is removed. A run that ends early leaves the guard for the
-    /// next one; reseal guard remove takes it away
-    #[arg(long)]
+    /// constraint is validated as the database's own proof, and all of it is removed. In managed use it goes up when every instance
+    /// seals with the new key, and goes before the rotation ends or turns back. A run that ends early leaves the guard, and the next
+    /// one goes on with it; reseal guard remove takes it away
+    #[arg(long, conflicts_with = "no_state")]
     guard: bool,
 
     /// Do not ask
@@ -107,15 +107,6 @@ struct RotateDocument<'a> {
     findings: Vec<FindingEntry<'a>>,
 }
 
-/// How the guard ended.
-#[derive(Serialize)]
-struct GuardEntry {
-    /// The database validated that no value under the old key is left.
-    proved: bool,
-    /// The guard was taken away.
-    removed: bool,
-}
-
 /// What is known of a run that did not end.
 #[derive(Serialize)]
 struct UnfinishedDocument<'a> {
@@ -139,7 +130,9 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     options.state = !args.no_state;
     options.take_over = args.take_over;
     options.compromised = args.compromised;
-    options.guard = args.guard;
+    if args.guard {
+        options.guard = Guarding::Wanted;
+    }
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {
@@ -238,7 +231,7 @@ fn finish(
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
     let compromised = prepared.options.compromised;
     if let Some(guard) = report.guard {
-        super::summary::guard(guard, report.verified, &mut context.output);
+        super::summary::guard("guard", guard, report.verified, &mut context.output);
     }
     super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
     tell_unrecorded(prepared, context);
@@ -248,9 +241,7 @@ fn finish(
         outcome,
         late_values,
         late_values_total: report.late.total,
-        guard: report
-            .guard
-            .map(|GuardReport { proved, removed }| GuardEntry { proved, removed }),
+        guard: report.guard.map(GuardEntry::of),
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };

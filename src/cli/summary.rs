@@ -74,15 +74,18 @@ pub fn late(total: u64, values: &[LateEntry], compromised: bool, output: &mut Ou
     });
 }
 
-/// How the guard ended.
-pub fn guard(guard: GuardReport, verified: bool, output: &mut Output<'_>) {
-    output.say(match (verified, guard.proved) {
-        (true, true) => "guard: the database has validated that no value under the old key is left",
-        (true, false) => "guard: the database could not be asked for its own proof, because others held the table for too long",
-        (false, _) => "guard: it stays, and refuses new values under the old key; the next run goes on with it",
-    });
-    if verified && !guard.removed {
-        output.say("guard: it could not be removed, because others hold the table; try again later: reseal guard remove");
+/// How a guard ended, or stands while the rotation has not ended.
+pub fn guard(whose: &str, guard: GuardReport, ended: bool, output: &mut Output<'_>) {
+    let proof = match (ended, guard.proved) {
+        (_, true) => "the database has validated that no value under the old key is left",
+        (true, false) => "the database could not be asked for its own proof, because others held the table for too long",
+        (false, false) => "it stays, and refuses new values under the old key; the next run goes on with it",
+    };
+    output.say(&format!("{whose}: {proof}"));
+    if ended && !guard.removed {
+        output.say(&format!(
+            "{whose}: it could not be removed, because others hold the table; try again later: reseal guard remove"
+        ));
     }
 }
 

@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use super::RotationError;
+use super::plan::Prepared;
 use super::preflight::Finding;
 use super::progress::Stop;
 use super::recipe::{ColumnRecipe, Recipe};
+use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
+use crate::key::KeyId;
 use crate::store::guard::{GuardSpec, GuardedColumn, Guards};
-use crate::store::survey::Survey;
+use crate::store::survey::{Observation, Survey};
 use crate::store::{Store, StoreError};
 
 /// How a guard ended.
@@ -46,52 +49,51 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// The guard of this recipe's columns, or why there can be none.
-    pub(super) fn new(
-        store: &Arc<dyn Store>,
-        survey: &Arc<Survey>,
-        stop: &Arc<Stop>,
-        recipe: &Recipe,
-        plan: &str,
-    ) -> Result<Self, Finding> {
-        if survey.filter.is_some() {
-            let why = "a guard is for the whole table, and --where leaves rows that may stay under the old key";
-            return Err(Finding::refusal("guard", why.to_owned()));
-        }
+    /// The guard of this table's columns, or why there can be none; `None` when there is no old key whose values could be refused.
+    pub(super) fn of(store: &Arc<dyn Store>, prepared: &Prepared, stop: &Arc<Stop>) -> Result<Option<Self>, Finding> {
+        let (survey, recipe) = (&prepared.survey, &prepared.recipe);
+        possible(survey, recipe)?;
         let columns = recipe.columns.iter().enumerate();
         let columns = columns
             .map(|(at, column)| guarded(at, column, &survey.table))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+            .collect::<Result<Vec<_>, _>>()?;
+        let columns: Vec<GuardedColumn> = columns.into_iter().filter(|column| !column.beginnings.is_empty()).collect();
+        Ok((!columns.is_empty()).then(|| Self {
             store: Arc::clone(store),
             survey: Arc::clone(survey),
             stop: Arc::clone(stop),
             spec: GuardSpec {
-                plan: plan.to_owned(),
+                plan: own_plan(prepared),
                 columns,
             },
-        })
+        }))
     }
 
     /// Puts it up, or finds it standing.
     pub(super) async fn put_up(&self) -> Result<(), RotationError> {
         let mut attempts = Attempts::begin(&*self.store, &self.stop).await?;
         loop {
-            match attempts.guards.put_up(&self.survey, &self.spec).await {
+            let work = attempts.guards.put_up(&self.survey, &self.spec);
+            match answered(&*self.store, ANSWERS_AN_ATTEMPT, work).await {
                 Ok(()) => return Ok(()),
                 Err(error) => attempts.pause_after(error).await?,
             }
         }
     }
 
-    /// Asks for the database's proof.
+    /// Asks for the database's proof. That reads the whole table, so that a request to stop is heard meanwhile.
     pub(super) async fn prove(&self) -> Result<Proof, RotationError> {
         let mut attempts = Attempts::begin(&*self.store, &self.stop).await?;
         loop {
-            let error = match attempts.guards.prove(&self.survey, &self.spec).await {
-                Ok(true) => return Ok(Proof::Given),
-                Ok(false) => return Ok(Proof::Refuted),
-                Err(error) => error,
+            let answer = tokio::select! {
+                answer = tokio::time::timeout(PROOF_MAX, attempts.guards.prove(&self.survey, &self.spec)) => answer,
+                () = requested(&self.stop) => return Err(RotationError::Stopped),
+            };
+            let error = match answer {
+                Ok(Ok(true)) => return Ok(Proof::Given),
+                Ok(Ok(false)) => return Ok(Proof::Refuted),
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::Disconnected("no answer to the question for the proof".to_owned()),
             };
             match attempts.pause_after(error).await {
                 Err(error) if is_locked_out(&error) => return Ok(Proof::NotAsked),
@@ -102,11 +104,44 @@ impl Guard {
 
     /// Takes it away. `false` when somebody held the table for too long.
     pub(super) async fn take_away(&self) -> Result<bool, RotationError> {
-        match take_away(&*self.store, &self.stop, self.survey.table_id, &self.spec.plan).await {
-            Ok(()) => Ok(true),
-            Err(error) if is_locked_out(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        or_locked_out(take_away(&*self.store, &self.stop, self.survey.table_id, &self.spec.plan).await)
+    }
+}
+
+/// Whether this table can be guarded by this user: asked before anything is written.
+pub(super) async fn require_possible(store: &dyn Store, prepared: &Prepared) -> Result<(), RotationError> {
+    let mut guards = before_the_first_write(store, Before::Answered, || store.guards()).await?;
+    possible(&prepared.survey, &prepared.recipe).map_err(|finding| RotationError::Refused(vec![finding]))?;
+    answered(store, 1, guards.require_possible(&prepared.survey))
+        .await
+        .map_err(RotationError::store("preflight"))
+}
+
+/// Whether the guard of this very rotation was left by an earlier run.
+pub(super) fn stands(prepared: &Prepared) -> bool {
+    let own = own_plan(prepared);
+    standing(&prepared.survey).any(|(plan, _)| plan == own)
+}
+
+/// The guards that stand on a table: their rotations, and the keys whose values they refuse.
+pub(super) fn standing(survey: &Survey) -> impl Iterator<Item = (&str, &[String])> {
+    survey.observations.iter().filter_map(|fact| match fact {
+        Observation::Guard { plan, refuses } => Some((plan.as_str(), refuses.as_slice())),
+        _ => None,
+    })
+}
+
+/// The part of a guard's name that says whose it is.
+pub(super) fn own_plan(prepared: &Prepared) -> String {
+    prepared.recipe.identity(&prepared.survey.table, &prepared.target).id
+}
+
+/// `false` when somebody held the table for too long.
+pub(super) fn or_locked_out(taken: Result<(), RotationError>) -> Result<bool, RotationError> {
+    match taken {
+        Ok(()) => Ok(true),
+        Err(error) if is_locked_out(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -114,7 +149,8 @@ impl Guard {
 pub async fn take_away(store: &dyn Store, stop: &Stop, table: u32, plan: &str) -> Result<(), RotationError> {
     let mut attempts = Attempts::begin(store, stop).await?;
     loop {
-        match attempts.guards.take_away(table, plan).await {
+        let work = attempts.guards.take_away(table, plan);
+        match answered(store, ANSWERS_AN_ATTEMPT, work).await {
             Ok(()) => return Ok(()),
             Err(error) => attempts.pause_after(error).await?,
         }
@@ -126,7 +162,7 @@ pub async fn take_away(store: &dyn Store, stop: &Stop, table: u32, plan: &str) -
 struct Attempts<'a> {
     store: &'a dyn Store,
     stop: &'a Stop,
-    begun: Instant,
+    failing_since: Option<Instant>,
     guards: Box<dyn Guards>,
 }
 
@@ -135,7 +171,7 @@ impl<'a> Attempts<'a> {
         Ok(Self {
             store,
             stop,
-            begun: Instant::now(),
+            failing_since: None,
             guards: store.guards().await.map_err(RotationError::store("guard"))?,
         })
     }
@@ -143,7 +179,8 @@ impl<'a> Attempts<'a> {
     /// Pauses before the next attempt, or gives up with the error.
     async fn pause_after(&mut self, error: StoreError) -> Result<(), RotationError> {
         let failed = RotationError::store("guard");
-        if !(error.is_retryable() || error.wants_reconnect()) || self.begun.elapsed() >= PATIENCE {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if !(error.is_retryable() || error.wants_reconnect()) || since.elapsed() >= PATIENCE {
             return Err(failed(error));
         }
         tracing::debug!(%error, "the guard has to wait");
@@ -167,27 +204,57 @@ fn is_locked_out(error: &RotationError) -> bool {
     matches!(error, RotationError::Store { cause, .. } if cause.is_retryable())
 }
 
+async fn requested(stop: &Stop) {
+    while !stop.requested() {
+        stop.sleep(PAUSE).await;
+    }
+}
+
+fn possible(survey: &Survey, recipe: &Recipe) -> Result<(), Finding> {
+    if survey.filter.is_some() {
+        return Err(impossible(
+            "a guard is for the whole table, and --where leaves rows that may stay under the old key".to_owned(),
+        ));
+    }
+    let nameless = recipe
+        .columns
+        .iter()
+        .find(|column| column.from.beginnings(KeyId(0)).is_none());
+    nameless.map_or(Ok(()), |column| {
+        Err(impossible(format!(
+            "column {}: no guard is possible: a value of format {} does not say which key sealed it",
+            column.name,
+            column.from.name()
+        )))
+    })
+}
+
+fn impossible(what: String) -> Finding {
+    Finding::refusal("guard", what, "run without --guard")
+}
+
 fn guarded(at: usize, column: &ColumnRecipe, table: &str) -> Result<GuardedColumn, Finding> {
-    let impossible = |why: String| Finding::refusal("guard", format!("column {}: no guard is possible: {why}", column.name));
     let mut beginnings = Vec::new();
     for source in &column.sources {
         let of_source = source.id.and_then(|id| column.from.beginnings(id));
         beginnings.extend(of_source.ok_or_else(|| {
             impossible(format!(
-                "a value of format {} does not say which key sealed it",
-                column.from.name()
+                "column {}: no guard is possible: an old key has no id that its values could name",
+                column.name
             ))
         })?);
     }
     let new = column.target.id.and_then(|id| column.to.beginnings(id)).unwrap_or_default();
     if beginnings.iter().any(|beginning| new.contains(beginning)) {
-        return Err(impossible(
-            "values under the new key begin as those under the old one".to_owned(),
-        ));
+        return Err(impossible(format!(
+            "column {}: no guard is possible: values under the new key begin as those under the old one",
+            column.name
+        )));
     }
     let old = Old(column);
     Ok(GuardedColumn {
         column: at,
+        keys: column.sources.iter().filter_map(|source| source.id).map(|id| id.to_string()).collect(),
         beginnings,
         message: format!(
             "a value for {table}.{} was sealed with the old key ({old}), which is being rotated away: refused by the reseal guard",
@@ -215,3 +282,5 @@ impl fmt::Display for Old<'_> {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A little more than the database itself takes for a proof at most.
+const PROOF_MAX: Duration = Duration::from_secs(6 * 3600 + 300);

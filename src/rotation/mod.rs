@@ -76,13 +76,24 @@ pub struct Options {
     /// Whether the old key is in other hands: what appears under it late is quarantined instead of re-encrypted.
     pub compromised: bool,
     /// Whether the database is to refuse new values under the old key meanwhile.
-    pub guard: bool,
+    pub guard: Guarding,
     /// Findings that the operator has accepted by name.
     pub accepted: Vec<String>,
     /// Larger values are quarantined unread, bytes.
     pub value_bytes_max: u64,
     /// How long a server may be away in one go.
     pub away_max: Duration,
+}
+
+/// What a run does about the database guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarding {
+    /// One that an earlier run of the same rotation has left is gone on with, and taken away in the end.
+    IfItStands,
+    /// It is put up before the first write, and taken away in the end.
+    Wanted,
+    /// Whoever calls sees to it: several tables are guarded together.
+    ByCaller,
 }
 
 impl Default for Options {
@@ -96,7 +107,7 @@ impl Default for Options {
             take_over: false,
             owner: "reseal".to_owned(),
             compromised: false,
-            guard: false,
+            guard: Guarding::IfItStands,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,

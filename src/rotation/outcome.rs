@@ -32,6 +32,13 @@ pub struct RotationReport {
     pub verified: bool,
 }
 
+impl RotationReport {
+    /// Whether the database found values under an old key where the verification found none.
+    pub fn is_refuted(&self) -> bool {
+        self.census.is_clean() && !self.verified
+    }
+}
+
 /// What a verification found.
 #[derive(Debug)]
 pub struct VerifyReport {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::census::{Census, Counter};
 use super::error::RotationError;
+use super::guard::own_plan;
 use super::judge::Depth;
 use super::preflight::{self, Finding, Purpose};
 use super::recipe::Recipe;
@@ -72,7 +73,7 @@ pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationEr
 pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose) -> Result<PlanReport, RotationError> {
     let (survey, recipe) = (&prepared.survey, &prepared.recipe);
     // The guard of this very rotation is no stranger.
-    let own = preflight::guard_name(&recipe.identity(&survey.table, &prepared.target).id);
+    let own = preflight::guard_name(&own_plan(prepared));
     let accepted: Vec<String> = prepared.options.accepted.iter().cloned().chain([own]).collect();
     let mut findings = preflight::findings(survey, recipe, purpose, &accepted);
     let (sample, mean_value_bytes) = if findings.iter().any(blocks_reading) {

@@ -28,9 +28,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A reason not to start.
-    pub fn refusal(name: &str, what: String) -> Self {
-        finding(Severity::Refuse, name, what, "")
+    /// A reason not to start, and what the operator can do.
+    pub fn refusal(name: &str, what: String, advice: &str) -> Self {
+        finding(Severity::Refuse, name, what, advice)
     }
 }
 
@@ -97,10 +97,13 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             format!("trigger {name} fires on every rewritten row and may change other data or send messages"),
             &format!("accept it with --accept trigger:{name}, or disable it for the rotation"),
         ),
-        Observation::Guard(plan) => finding(
+        Observation::Guard { plan, refuses } => finding(
             ask_writing,
             &guard_name(plan),
-            format!("the guard of rotation {plan} stands on this table, and refuses values under the key that it rotates away"),
+            format!(
+                "the guard of rotation {plan} stands on this table, and refuses values under the key that it rotates away ({})",
+                refuses.join(", ")
+            ),
             "if that rotation is over or given up, take it away: reseal guard remove",
         ),
         Observation::Rule(name) => finding(

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Guarding;
 use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
-use super::guard::{Guard, GuardReport, Proof};
+use super::guard::{self, Guard, GuardReport, Proof};
 use super::judge::Reason;
 use super::outcome::{RotationReport, VerifyReport};
 use super::phases::Run;
@@ -53,13 +54,13 @@ pub async fn rotate(
     })
     .await?;
     let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
-    let guard = if prepared.options.guard {
-        let guard = Guard::new(store, &prepared.survey, stop, &prepared.recipe, &identity.id);
-        // Whether the database can have one at all is asked before anything is written.
-        drop(store.guards().await.map_err(RotationError::store("guard"))?);
-        Some(guard.map_err(|finding| RotationError::Refused(vec![finding]))?)
-    } else {
-        None
+    let guard = match prepared.options.guard {
+        Guarding::ByCaller => None,
+        Guarding::IfItStands if !guard::stands(prepared) => None,
+        Guarding::IfItStands | Guarding::Wanted => {
+            guard::require_possible(&**store, prepared).await?;
+            Guard::of(store, prepared, stop).map_err(|finding| RotationError::Refused(vec![finding]))?
+        }
     };
 
     let known = match prepared.options.state {
@@ -71,13 +72,17 @@ pub async fn rotate(
     if known.is_some_and(|plan| plan.status == PlanStatus::Verified) {
         let run = Run::new(store, prepared, progress, stop, None);
         let census = run.verify().await?;
-        if census.is_clean() {
+        let proof = match &guard {
+            Some(guard) if census.is_clean() => Some(guard.prove().await?),
+            _ => None,
+        };
+        if census.is_clean() && proof != Some(Proof::Refuted) {
             let mut report = run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings);
             report.late = before_the_first_write(&**store, Before::Answered, || late(store, &identity)).await?;
             // A run that died between its verification and its end has left the guard.
             if let Some(guard) = &guard {
                 report.guard = Some(GuardReport {
-                    proved: guard.prove().await? == Proof::Given,
+                    proved: proof == Some(Proof::Given),
                     removed: guard.take_away().await?,
                 });
             }

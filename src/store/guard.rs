@@ -24,6 +24,8 @@ pub struct GuardSpec {
 pub struct GuardedColumn {
     /// Which of the survey's encrypted columns.
     pub column: usize,
+    /// The keys whose values are refused, as their ids are written; found again in [`Guard::refuses`].
+    pub keys: Vec<String>,
     /// Values that begin with one of these are refused.
     pub beginnings: Vec<Vec<u8>>,
     /// What the refused writer is told. Says nothing of the value.
@@ -41,6 +43,8 @@ pub struct Guard {
     pub table: String,
     /// The rotation's id.
     pub plan: String,
+    /// The keys whose values it refuses.
+    pub refuses: Vec<String>,
     /// Whether the database is looking for, or has found, its proof.
     pub proof: bool,
 }
@@ -49,6 +53,9 @@ pub struct Guard {
 /// changed, and the caller pauses and tries again.
 #[async_trait]
 pub trait Guards: Send {
+    /// Whether this user can guard this table; [`StoreError::Refused`] says why not. Writes nothing.
+    async fn require_possible(&mut self, survey: &Survey) -> Result<(), StoreError>;
+
     /// Puts the guard up, all of it or nothing. A guard that stands is left; the remains of a proof are removed.
     async fn put_up(&mut self, survey: &Survey, spec: &GuardSpec) -> Result<(), StoreError>;
 

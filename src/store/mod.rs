@@ -75,7 +75,7 @@ pub trait Store: Send + Sync {
     /// The control tables.
     async fn control(&self) -> Result<Box<dyn Control>, StoreError>;
 
-    /// Guards, where the database can have them: PostgreSQL.
+    /// Guards, where the database can have them: PostgreSQL. Elsewhere [`StoreError::Refused`].
     async fn guards(&self) -> Result<Box<dyn guard::Guards>, StoreError> {
         Err(StoreError::Refused(
             "only PostgreSQL can guard a table against values under the old key; run without --guard".to_owned(),

@@ -109,7 +109,12 @@ pub enum Observation {
     /// A trigger that fires on UPDATE of these columns.
     UpdateTrigger(String),
     /// The guard of the rotation with this id stands.
-    Guard(String),
+    Guard {
+        /// The rotation's id.
+        plan: String,
+        /// The keys whose values it refuses.
+        refuses: Vec<String>,
+    },
     /// A rule rewrites UPDATEs.
     Rule(String),
     /// An index covers an encrypted column: (index, column, unique).

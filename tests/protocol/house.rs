@@ -136,6 +136,22 @@ impl House {
         }
     }
 
+    /// Says what the database answered where it refused.
+    pub fn try_execute(&self, sql: &str) -> Result<(), String> {
+        let Base::Postgres(database) = &self.base else {
+            panic!("a PostgreSQL house")
+        };
+        database.try_execute(sql)
+    }
+
+    /// The first column of each row.
+    pub fn texts(&self, sql: &str) -> Vec<String> {
+        let Base::Postgres(database) = &self.base else {
+            panic!("a PostgreSQL house")
+        };
+        database.texts(sql).into_iter().flatten().collect()
+    }
+
     /// The values of a table by id.
     pub fn values(&self, table: &str, column: &str) -> Vec<(i64, String)> {
         let sql = format!("SELECT id || '|' || {column} FROM {table} ORDER BY id");

@@ -73,6 +73,11 @@ impl Database {
         blocking(run(&self.url(), &[sql.to_owned()])).unwrap_or_else(|error| panic!("{error}\nin: {sql}"));
     }
 
+    /// The same, telling what the server refused.
+    pub fn try_execute(&self, sql: &str) -> Result<(), String> {
+        blocking(run(&self.url(), &[sql.to_owned()])).map_err(|error| error.to_string())
+    }
+
     /// The first column of every row as text; the query casts it (`id::text`).
     pub fn texts(&self, sql: &str) -> Vec<Option<String>> {
         blocking(async {

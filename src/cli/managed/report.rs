@@ -73,6 +73,8 @@ struct DatasetEntry {
     table: String,
     plan: String,
     sweeps: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<documents::GuardEntry>,
     late_values: Vec<documents::LateEntry>,
     late_values_total: u64,
     #[serde(flatten)]
@@ -160,6 +162,12 @@ pub fn finished(
         rows = (rows.0 + dataset.report.this_run.0, rows.1 + dataset.report.this_run.1);
     }
     let leaked: Vec<bool> = report.datasets.iter().map(|dataset| dataset.compromised).collect();
+    for dataset in &report.datasets {
+        if let Some(guard) = dataset.report.guard {
+            let whose = format!("guard of dataset {}", dataset.name);
+            summary::guard(&whose, guard, report.record.finished_at.is_some(), output);
+        }
+    }
     let datasets: Vec<DatasetEntry> = report
         .datasets
         .into_iter()
@@ -172,6 +180,7 @@ pub fn finished(
             table: dataset.survey.table.clone(),
             plan: dataset.report.plan.clone(),
             sweeps: dataset.report.sweeps,
+            guard: dataset.report.guard.map(documents::GuardEntry::of),
         })
         .collect();
     for (dataset, compromised) in datasets.iter().zip(leaked) {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::super::guard;
 use super::super::plan::{self as planning, PlanReport, Prepared};
 use super::super::preflight::Purpose;
 use super::super::progress::{Progress, Stop};
 use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
-use super::super::{Job, RotationReport, VerifyReport, detect};
-use super::{Managed, ManagedDataset, ProtocolError, label};
+use super::super::{Guarding, Job, RotationReport, VerifyReport, detect};
+use super::{Managed, ManagedDataset, ProtocolError, guards, label};
 use crate::format::{Format, Verdict, by_name};
 use crate::key::{KeyId, KeyMaterial, KeyState, Keyset, SealCounts};
 use crate::store::survey::Survey;
@@ -87,6 +88,11 @@ pub(super) async fn preflight(
     target: KeyId,
 ) -> Result<PlanReport, ProtocolError> {
     let prepared = prepare(managed, dataset, keyset, target).await?;
+    if managed.options.guard == Guarding::Wanted {
+        guard::require_possible(&*managed.places[dataset.place].store, &prepared)
+            .await
+            .map_err(ProtocolError::dataset(&dataset.name))?;
+    }
     planning::plan(&managed.places[dataset.place].store, &prepared, Purpose::Write)
         .await
         .map_err(ProtocolError::dataset(&dataset.name))
@@ -151,7 +157,10 @@ pub(super) async fn prepare(
             .with_seals_counted(SealCounts::beside(&managed.keyring)),
         options: managed.options.clone(),
     };
-    planning::prepare(&**store, job).await.map_err(failed)
+    let mut prepared = planning::prepare(&**store, job).await.map_err(failed)?;
+    let known = guards::accepted(&prepared.survey, keyset);
+    prepared.options.accepted.extend(known);
+    Ok(prepared)
 }
 
 async fn specs(managed: &Managed, dataset: &ManagedDataset, ids: &[KeyId]) -> Result<Vec<ColumnSpec>, ProtocolError> {

@@ -9,10 +9,13 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::super::Guarding;
+use super::super::guard::{GuardReport, Proof};
 use super::super::progress::{Progress, Stop};
 use super::dataset::{self, DatasetReport};
 use super::decide::{self, Aim, Direction, Mode, Policy};
 use super::gate::{self, Gate, GateKind, Passed};
+use super::guards::{self, Guards};
 use super::ledgers::Ledgers;
 use super::phase::Phase;
 use super::retire::{self, Need, RetirementProof};
@@ -53,6 +56,7 @@ pub(super) struct Machine<'m> {
     managed: &'m Managed,
     wish: &'m Wish,
     ledgers: Ledgers<'m>,
+    guards: Guards<'m>,
     progress: &'m Arc<Progress>,
     stop: &'m Arc<Stop>,
     watch: &'m dyn Watch,
@@ -83,6 +87,7 @@ impl<'m> Machine<'m> {
             managed,
             wish,
             ledgers,
+            guards: Guards::new(managed, stop, watch),
             progress,
             stop,
             watch,
@@ -118,7 +123,7 @@ impl<'m> Machine<'m> {
         let promoted = self.promoted().await?;
         for _ in 0..ROUNDS_MAX {
             self.re_encrypt().await?;
-            if self.verify().await? {
+            if self.verify().await? && self.database_agrees().await? {
                 break;
             }
         }
@@ -143,6 +148,8 @@ impl<'m> Machine<'m> {
     async fn promote(&mut self, _introduced: &Passed) -> Result<(), ProtocolError> {
         self.enter(Phase::Promote).await?;
         let target = self.target;
+        // From now on writers seal with the target: no guard of an earlier rotation, or of this one before it turned, may refuse it.
+        self.take_guards_away("nothing was promoted").await?;
         let old = match (self.direction, self.mode) {
             (Direction::Back, _) | (_, Mode::Scheduled) => OldPrimary::Retires,
             (_, Mode::Compromised(Policy::LockDown)) => OldPrimary::IsCompromised,
@@ -159,6 +166,8 @@ impl<'m> Machine<'m> {
         self.enter(Phase::Promote).await?;
         self.end_sessions().await?;
         let passed = self.gate(GateKind::Promote).await?;
+        let (target, keyring) = (self.target, &self.keyring);
+        self.guards.put_up(self.managed.keyset_of(keyring)?, target).await?;
         self.done(Phase::Promote, begun, Some(passed.gate().clone()));
         Ok(passed)
     }
@@ -184,6 +193,7 @@ impl<'m> Machine<'m> {
             let mut prepared = dataset::prepare(managed, dataset, self.keyset()?, self.target).await?;
             // Whoever takes the place of a rotation takes its tables from it, too.
             prepared.options.take_over |= self.wish.supersede;
+            prepared.options.guard = Guarding::ByCaller;
             // What turns up late under a key that has leaked may be forged.
             prepared.options.compromised = matches!(self.mode, Mode::Compromised(_));
             let report = super::super::rotate(&place.store, &prepared, self.progress, self.stop)
@@ -218,6 +228,21 @@ impl<'m> Machine<'m> {
         Ok(self.datasets.iter().all(|dataset| dataset.report.census.due == 0))
     }
 
+    /// Asks the guards for the databases' own proof, once every dataset is clean. Says whether there is nothing against it.
+    async fn database_agrees(&mut self) -> Result<bool, ProtocolError> {
+        if !self.datasets.iter().all(|dataset| dataset.report.verified) {
+            return Ok(true);
+        }
+        let mut agrees = true;
+        for (dataset, proof) in self.datasets.iter_mut().zip(self.guards.prove().await?) {
+            let refuted = proof == Some(Proof::Refuted);
+            dataset.report.guard = guards::report(proof);
+            dataset.report.verified &= !refuted;
+            agrees &= !refuted;
+        }
+        Ok(agrees)
+    }
+
     /// Takes the old keys from readers if nothing needs them; otherwise says what does.
     async fn conclude(mut self, promoted: &Passed) -> Result<ManagedReport, ProtocolError> {
         let is_clean = self.datasets.iter().all(|dataset| dataset.report.verified);
@@ -235,7 +260,14 @@ impl<'m> Machine<'m> {
             &self.evicted,
         );
         let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
-        match retire::prove(self.managed, keys, promoted, &now, censuses) {
+        let refuted = self.datasets.iter().filter(|dataset| dataset.report.is_refuted()).count();
+        let beyond = match refuted {
+            0 => Vec::new(),
+            datasets => vec![Need::Refuted {
+                datasets: datasets as u64,
+            }],
+        };
+        match retire::prove(self.managed, keys, promoted, &now, censuses, beyond) {
             Ok(proof) => {
                 self.retire(proof).await?;
                 self.let_go().await?;
@@ -264,12 +296,36 @@ impl<'m> Machine<'m> {
         self.finish().await
     }
 
+    /// The guards go before the end: whoever dies in between ends the rotation, and them, by the same command.
     async fn finish(&mut self) -> Result<(), ProtocolError> {
+        let gone = self.guards.take_away(self.keyset()?, self.target).await?;
+        for (dataset, gone) in self.managed.datasets.iter().zip(&gone) {
+            if let Some(report) = self.datasets.iter_mut().find(|known| known.name == dataset.name) {
+                report.report.guard = report.report.guard.map(|guard| GuardReport { removed: *gone, ..guard });
+            }
+            if !gone {
+                self.watch.say(&format!(
+                    "dataset {}: its guard could not be removed, because others hold the table; try again later: reseal guard remove",
+                    dataset.name
+                ));
+            }
+        }
         let end = match self.direction {
             Direction::Forward => Phase::Done,
             Direction::Back => Phase::RolledBack,
         };
         self.step(end, true).await
+    }
+
+    async fn take_guards_away(&self, durable: &str) -> Result<(), ProtocolError> {
+        let gone = self.guards.take_away(self.keyset()?, self.target).await?;
+        if gone.iter().all(|gone| *gone) {
+            return Ok(());
+        }
+        Err(ProtocolError::refused(
+            format!("a guard could not be removed, because others hold its table; {durable}"),
+            "run the same command again; or look for the transaction that lasts: pg_stat_activity",
+        ))
     }
 
     /// The new key of a rotation that is rolled back before anybody could have sealed with it.

@@ -12,6 +12,7 @@ mod begin;
 mod dataset;
 mod decide;
 mod gate;
+mod guards;
 mod keyring;
 mod ledgers;
 mod machine;

@@ -33,6 +33,11 @@ pub enum Need {
         /// How many.
         count: u64,
     },
+    /// The database itself found values under it, after the verification found none.
+    Refuted {
+        /// In how many datasets.
+        datasets: u64,
+    },
     /// Live instances have not acknowledged the promotion, and may seal with it.
     Instances {
         /// Their names.
@@ -56,6 +61,7 @@ impl Need {
     pub fn count(&self) -> u64 {
         match self {
             Self::Values { count, .. } | Self::NotCurrent { count } | Self::Quarantine { count } => *count,
+            Self::Refuted { datasets } => *datasets,
             Self::Instances { names, .. } => names.len() as u64,
             Self::BackupHorizon | Self::Rotation { .. } => 1,
         }
@@ -67,6 +73,7 @@ impl Need {
             Self::Values { .. } => "values",
             Self::NotCurrent { .. } => "not-current",
             Self::Quarantine { .. } => "quarantine",
+            Self::Refuted { .. } => "refuted",
             Self::Instances { .. } => "instances",
             Self::BackupHorizon => "backup-horizon",
             Self::Rotation { .. } => "rotation",
@@ -80,6 +87,10 @@ impl fmt::Display for Need {
             Self::Values { key, count } => write!(f, "{count} values are under key {key}"),
             Self::NotCurrent { count } => write!(f, "{count} values are not under the primary key"),
             Self::Quarantine { count } => write!(f, "{count} values are quarantined and may need it"),
+            Self::Refuted { datasets } => write!(
+                f,
+                "the database found values under it in {datasets} datasets that were verified: somebody writes past the guard"
+            ),
             Self::Instances { names, why } => write!(f, "{} instances may seal with it: {why}", names.len()),
             Self::BackupHorizon => f.write_str("nobody has decided how long backups need it: [policy] backup_horizon"),
             Self::Rotation { id, owner } => write!(f, "rotation {id} is open ({owner})"),
@@ -104,15 +115,17 @@ impl RetirementProof {
 }
 
 /// What needs one of `keys`: by scans of every dataset, which began after `promoted` was passed, and by the instances as they are
-/// `now`. Nothing at all is a proof.
+/// `now`; `beyond` is what else does. Nothing at all is a proof.
 pub(super) fn prove<'c>(
     managed: &Managed,
     keys: Vec<KeyId>,
     _promoted: &Passed,
     now: &Gate,
     censuses: impl Iterator<Item = &'c Census>,
+    beyond: Vec<Need>,
 ) -> Result<RetirementProof, Vec<Need>> {
-    let needs = needs(managed, &keys, now, censuses);
+    let mut needs = needs(managed, &keys, now, censuses);
+    needs.extend(beyond);
     if needs.is_empty() {
         Ok(RetirementProof { keys })
     } else {
@@ -191,7 +204,7 @@ pub async fn retire(
     }
     let censuses = censuses.iter().map(|(_, _, report)| &report.census);
     let proof = match before {
-        Ok(passed) => prove(managed, vec![key], &passed, &now, censuses),
+        Ok(passed) => prove(managed, vec![key], &passed, &now, censuses, Vec::new()),
         // Whoever has acknowledged since may have sealed while the scan was under way; what it found is told all the same.
         Err(before) => Err(self::needs(managed, &[key], &before, censuses)),
     };

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::error::store_error;
+use super::guard::refused_keys;
 use super::survey::{Described, Resolved};
 use crate::store::StoreError;
 use crate::store::survey::{Column, Observation};
@@ -34,9 +35,11 @@ pub(super) async fn hazards(
             AND NOT (starts_with(t.tgname::text, 'zz_reseal_guard_') AND t.tgfoid IN (SELECT oid FROM pg_proc
                       WHERE pronamespace = to_regnamespace('reseal')))
          UNION ALL
-         SELECT DISTINCT 'guard', substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_'), 0::int2, false FROM pg_trigger t
-          WHERE t.tgrelid = $1::int8::oid AND t.tgname ~ '^zz_reseal_guard_[0-9a-f]+_' AND t.tgenabled <> 'D'
+         SELECT 'guard', substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_') || ' '
+                || string_agg(split_part(encode(t.tgargs, 'escape'), '\\000', 1), ','), 0::int2, false FROM pg_trigger t
+          WHERE t.tgrelid = $1::int8::oid AND t.tgname ~ '^zz_reseal_guard_[0-9a-f]+_[0-9]+_update$' AND t.tgenabled <> 'D'
             AND t.tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('reseal'))
+          GROUP BY substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_')
          UNION ALL
          SELECT 'rule', r.rulename::text, 0::int2, false FROM pg_rewrite r
           WHERE r.ev_class = $1::int8::oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'
@@ -65,7 +68,13 @@ pub(super) async fn hazards(
         let name: String = row.try_get(1).map_err(store_error)?;
         observations.push(match what.as_str() {
             "trigger" => Observation::UpdateTrigger(name),
-            "guard" => Observation::Guard(name),
+            "guard" => {
+                let (plan, keys) = name.split_once(' ').unwrap_or((&name, ""));
+                Observation::Guard {
+                    plan: plan.to_owned(),
+                    refuses: refused_keys(keys),
+                }
+            }
             "rule" => Observation::Rule(name),
             "index" => Observation::IndexOnValue {
                 index: name,

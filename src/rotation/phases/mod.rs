@@ -1,16 +1,19 @@
 //! The phases of a run: re-encrypt by ranges, sweep until two in a row are clean, verify.
 
+mod late;
+mod ranges;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::batch::Shared;
-use super::census::{Census, LISTED_MAX};
+use super::census::Census;
 use super::crew::{self, Labour};
 use super::error::RotationError;
 use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
-use super::late::{LatePolicy, LateWatch};
+use super::late::LateWatch;
 use super::outcome::RotationReport;
 use super::pace::BatchController;
 use super::passes::{ReEncrypt, Sweep, SweepPiece, Verify, Workshop};
@@ -19,7 +22,7 @@ use super::preflight::Finding;
 use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
 use super::rewriter::Rewriters;
-use crate::store::control::{Counters, Fence, Interval, LateValues, Plan, PlanStatus, Range, StoredQuarantine};
+use crate::store::control::{Counters, Fence, Interval, LateValues, Plan, PlanStatus, Range};
 use crate::store::page::Page;
 use crate::store::{Session, Store, StoreError};
 
@@ -143,41 +146,6 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    /// Values that were quarantined and have been mended since are not late, unless the old key is in other hands.
-    async fn remember_quarantine(&self) -> Result<(), RotationError> {
-        if let Some(plan) = &self.plan
-            && self.late_policy() == LatePolicy::Report
-        {
-            let quarantined = self.patiently("sweep", || self.stored_quarantine(plan)).await?;
-            self.workshop.shared().left_behind.add_quarantined(&quarantined);
-        }
-        Ok(())
-    }
-
-    async fn stored_quarantine(&self, plan: &Plan) -> Result<Vec<StoredQuarantine>, StoreError> {
-        self.store.control().await?.quarantine(&plan.identity.id).await
-    }
-
-    /// Late values of this rotation, those of earlier runs included; without control tables those of this run.
-    async fn late(&self) -> Result<LateValues, RotationError> {
-        match &self.plan {
-            Some(plan) => self.patiently("sweep", || self.stored_late(plan)).await,
-            None => Ok(self.workshop.shared().late.values()),
-        }
-    }
-
-    async fn stored_late(&self, plan: &Plan) -> Result<LateValues, StoreError> {
-        self.store.control().await?.late(&plan.identity.id, LISTED_MAX).await
-    }
-
-    fn late_policy(&self) -> LatePolicy {
-        if self.prepared.options.compromised {
-            LatePolicy::Quarantine
-        } else {
-            LatePolicy::Report
-        }
-    }
-
     /// Makes an attempt until it succeeds or patience ends. What is attempted may have succeeded before, with its reply lost.
     async fn patiently<T, F>(&self, step: &'static str, attempt: impl FnMut() -> F) -> Result<T, RotationError>
     where
@@ -222,56 +190,6 @@ impl<'a> Run<'a> {
     /// The columns' names, in the order of the recipe.
     pub(super) fn columns(&self) -> Vec<String> {
         self.workshop.shared().columns.to_vec()
-    }
-
-    /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
-    async fn ranges(&self) -> Result<Vec<Range>, RotationError> {
-        let Some(plan) = &self.plan else {
-            let intervals = self.intervals(true).await?;
-            return Ok((0..).zip(intervals).map(|(id, interval)| unclaimed(id, interval)).collect());
-        };
-        self.patiently("re-encrypt", || self.planned_ranges(plan)).await
-    }
-
-    async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
-        let mut control = self.store.control().await?;
-        let known = control.ranges(&plan.identity.id).await?;
-        if !known.is_empty() {
-            return Ok(known);
-        }
-        let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
-        control.add_ranges(plan, &intervals).await?;
-        control.ranges(&plan.identity.id).await
-    }
-
-    /// Gives ranges to relations that have none yet. Returns what is left to be re-encrypted, if anything is.
-    async fn ranges_of_new_relations(&self) -> Result<Option<Vec<Range>>, RotationError> {
-        let Some(plan) = &self.plan else { return Ok(None) };
-        let mut left = self.patiently("re-encrypt", || self.ranges_of_all_relations(plan)).await?;
-        left.retain(|range| !range.done);
-        Ok((!left.is_empty()).then_some(left))
-    }
-
-    /// The ranges of every relation that is there now. Those of a partition that is gone stay behind, unfinished for good.
-    async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
-        let mut control = self.store.control().await?;
-        let mut ranges = control.ranges(&plan.identity.id).await?;
-        let relations = self.store.relations(&self.prepared.survey).await?;
-        let fresh: Vec<Interval> = relations
-            .iter()
-            .filter(|relation| !ranges.iter().any(|range| range.interval.relation == relation.sql_name))
-            .map(|relation| Interval {
-                relation: relation.sql_name.clone(),
-                after: None,
-                upto: None,
-            })
-            .collect();
-        if !fresh.is_empty() {
-            control.add_ranges(plan, &fresh).await?;
-            ranges = control.ranges(&plan.identity.id).await?;
-        }
-        ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
-        Ok(ranges)
     }
 
     async fn re_encrypt(&self, mut ranges: Vec<Range>) -> Result<Counters, RotationError> {
@@ -405,27 +323,11 @@ impl<'a> Run<'a> {
         census.withhold(&shared.late.forged());
     }
 
-    async fn database_time(&self) -> Result<String, StoreError> {
-        self.store.control().await?.now().await
-    }
-
     fn begin(&self, step: Step, pieces: usize) {
         self.workshop
             .shared()
             .progress
             .begin(step, pieces, self.prepared.survey.rows_estimate);
-    }
-
-    async fn intervals(&self, frozen: bool) -> Result<Vec<Interval>, RotationError> {
-        let pieces = self.pieces();
-        self.patiently("preflight", || self.store.intervals(&self.prepared.survey, pieces, frozen))
-            .await
-    }
-
-    /// How many intervals the table is divided into.
-    fn pieces(&self) -> usize {
-        let by_size = usize::try_from(self.prepared.survey.rows_estimate / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
-        by_size.clamp(self.writers.max(self.readers), RANGES_MAX)
     }
 
     async fn set_status(&self, status: PlanStatus) -> Result<(), RotationError> {
@@ -455,17 +357,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn unclaimed(id: i64, interval: Interval) -> Range {
-    Range {
-        id,
-        interval,
-        cursor: None,
-        epoch: 0,
-        done: false,
-        counters: Counters::default(),
-    }
-}
-
 fn sum(parts: Vec<Counters>) -> Counters {
     parts.into_iter().fold(Counters::default(), |mut sum, part| {
         sum += part;
@@ -473,10 +364,6 @@ fn sum(parts: Vec<Counters>) -> Counters {
     })
 }
 
-/// A range this small is worked through in a fraction of a second, and a table of a billion rows still has only [`RANGES_MAX`].
-const ROWS_PER_RANGE: u64 = 25_000;
-/// Rows of the control table.
-const RANGES_MAX: usize = 4_096;
 /// Reading is half database and half opening: two connections keep two cores busy on any database.
 const READERS_MIN: usize = 2;
 /// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
