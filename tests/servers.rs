@@ -1,18 +1,22 @@
-//! What stands before a PostgreSQL server and behind it: poolers, replication slots, a failover with two primaries, rows that are wide.
+//! What stands before a PostgreSQL server and behind it: poolers, replication slots, failovers, hostile answers, rows that are wide.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
+mod servers {
+    pub mod failover;
+    pub mod hostile;
+}
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use support::people::{FernetKey, Home, Live};
+use support::people::{FernetKey, Home};
 use support::pooler::pgbouncer;
 use support::proxy::{Prey, Proxy};
-use support::rotation::{Rotation, SLOWLY, wait_until};
+use support::rotation::Rotation;
 
 #[test]
 fn a_pooler_that_gives_each_transaction_another_session_is_refused() {
@@ -82,47 +86,6 @@ fn heavy_slots_that_nobody_reads_are_asked_about_before_the_log_fills_the_disk()
     let done = rotation.complete(&["--accept", "slot:warehouse", "--accept", "slot:standby_gone"]);
     let listed = done.document["findings"].as_array().unwrap();
     assert!(listed.iter().any(|finding| finding["name"] == "slot:warehouse"), "{listed:?}");
-}
-
-#[test]
-fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
-    let Some(server) = support::private_postgres() else { return };
-    let home = Home::on(server.database());
-    let (old, new) = (FernetKey::generate(), FernetKey::generate());
-    home.fill(3_000, &old);
-    let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
-    let mut rotation = Rotation::new(&home, &old, &new);
-    rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(&[SLOWLY, &["--workers", "1", "--retry-for", "60"]].concat());
-
-    // Stopped while the world changes: how long that takes proves nothing.
-    running.signal(Signal::STOP);
-    let promoted = server.promoted_copy(home.database().unwrap());
-    let rewritten = |live: &mut Live| live.totals().map_or(0, |totals| totals.rows_reencrypted);
-    let mut successor = Live::open(&promoted.url());
-    let before = rewritten(&mut successor);
-    proxy.switch(&promoted.url());
-    running.signal(Signal::CONT);
-    wait_until("the run goes on with the new primary", || rewritten(&mut successor) > before);
-
-    // The same cluster, the same plan, the same generation: only its timeline tells that its time is over.
-    let mut former = home.connect();
-    let left = former.snapshot().rows;
-    running.signal(Signal::STOP);
-    proxy.switch(home.url());
-    running.signal(Signal::CONT);
-    let stopped = running.wait();
-    assert_eq!(stopped.code, Some(9), "{}", stopped.text());
-    let error = &stopped.document["error"];
-    assert!(error["failed"].as_str().unwrap().contains("former primary"), "{error}");
-    assert!(
-        error["next"].as_str().unwrap().contains("which server is the primary"),
-        "{error}"
-    );
-    assert!(former.snapshot().rows == left, "the former primary was written to");
-
-    rotation.url = Some(promoted.url());
-    rotation.complete(&[]);
 }
 
 #[test]

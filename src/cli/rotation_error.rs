@@ -30,6 +30,9 @@ pub fn rotation_error(error: &RotationError) -> CliError {
         RotationError::Unreadable { .. } => CliError::from_error(Exit::Findings, error)
             .durable(DURABLE)
             .next("look at that row, or run again with --on-unreadable skip"),
+        RotationError::Twins { .. } => CliError::from_error(Exit::Integrity, error)
+            .durable(DURABLE)
+            .next("find the rows of that key without the index, keep one of them, and make the index anew (REINDEX); then run the same command again"),
         RotationError::Exhausted(_) => CliError::from_error(Exit::Incomplete, error)
             .durable(DURABLE)
             .next("reseal keys generate KEYSET, promote the new key, then rotate to it"),
@@ -63,6 +66,12 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::OtherServer(_) => failure(Exit::Integrity)
             .durable("every batch that was committed to the first server")
             .next("find out which server is the primary and stop the other; then run the same command again"),
+        StoreError::Restored(_) => failure(Exit::Integrity)
+            .durable("what the database holds now: each value opens under a key that was in use when it was copied")
+            .next("make sure that this is the database that is meant, and that its applications have the old key too; then run the same command again: it goes on from what is there"),
+        StoreError::Implausible(_) => failure(Exit::Integrity)
+            .durable(DURABLE)
+            .next("find out what answers there: a damaged server, or somebody in between"),
         StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
         StoreError::Storage { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)

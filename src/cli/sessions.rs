@@ -209,6 +209,9 @@ impl From<SessionError> for CliError {
                     Exit::Integrity,
                     "find out which server is the primary and stop the other; then run the command again",
                 ),
+                StoreError::Restored(_) | StoreError::Implausible(_) => {
+                    (Exit::Integrity, "find out what answers there; then run the command again")
+                }
                 StoreError::State(_)
                 | StoreError::Storage { .. }
                 | StoreError::Row { .. }

@@ -6,6 +6,7 @@ use super::rewriter::Refusal;
 use crate::format::RandomFailed;
 use crate::key::Exhausted;
 use crate::store::StoreError;
+use crate::store::value::Key;
 
 /// The end of a rotation, a plan or a verification that did not run through. Everything committed before it stays committed: every
 /// value is readable under the old or the new key, and the same command continues.
@@ -49,6 +50,16 @@ pub enum RotationError {
         /// Why.
         reason: String,
     },
+    /// Two rows have the same key: an index that should make it unique is damaged, and what follows it may pass rows over.
+    #[error(
+        "two rows of {relation} have the key {key}: the index that should make it unique is damaged, and rows may have been passed over"
+    )]
+    Twins {
+        /// The physical table.
+        relation: String,
+        /// The key.
+        key: String,
+    },
     /// The target key has sealed as many values as it may; the batch at hand was not written.
     #[error("{0}; the batch at hand was not written")]
     Exhausted(Exhausted),
@@ -66,13 +77,18 @@ impl RotationError {
         move |cause| Self::Store { step, cause }
     }
 
+    /// A key as people write it.
+    pub fn key(key: &Key) -> String {
+        key.cells().map(|cell| cell.to_text()).collect::<Vec<_>>().join(", ")
+    }
+
     /// What the rewriter refused.
     pub fn refusal(refusal: Option<Refusal>, columns: &[String]) -> Self {
         match refusal {
             Some(Refusal::ReadBack { column, key }) => Self::ReadBack { column, key },
             Some(Refusal::Unreadable(entry)) => Self::Unreadable {
                 column: columns.get(entry.column).cloned().unwrap_or_default(),
-                key: entry.key.cells().map(|cell| cell.to_text()).collect::<Vec<_>>().join(", "),
+                key: Self::key(&entry.key),
                 reason: entry.reason,
             },
             Some(Refusal::Exhausted(exhausted)) => Self::Exhausted(exhausted),

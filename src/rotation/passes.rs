@@ -145,6 +145,16 @@ impl Verify {
         let mut cursor: Option<Key> = None;
         loop {
             let end = read(&self.work, session, interval, cursor.as_ref(), &mut self.page).await?;
+            if let Some(row) = self.page.twin() {
+                return Err(RotationError::Twins {
+                    relation: interval.relation.clone(),
+                    key: RotationError::key(&self.page.owned_key(row)),
+                });
+            }
+            // The next page begins with the last row of this one: its twin would not be behind it, and nobody would ever look at it.
+            if end == PageEnd::More && self.page.len() > 1 {
+                self.page.forget_last();
+            }
             self.counter.count(&interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
             if end == PageEnd::End {
@@ -169,7 +179,9 @@ async fn read(
         if work.shared.stop.requested() {
             return Err(RotationError::Stopped);
         }
-        match session.page(interval, cursor, work.shared.limits(), page).await {
+        let mut limits = work.shared.limits();
+        limits.rows = limits.rows.max(READ_ROWS_MIN);
+        match session.page(interval, cursor, limits, page).await {
             Ok(end) => return Ok(end),
             Err(error) if work.is_gone(&interval.relation, &error).await => {
                 page.clear();
@@ -208,5 +220,7 @@ impl Workshop {
     }
 }
 
+/// Reading keeps one row back.
+const READ_ROWS_MIN: usize = 2;
 /// How long a server may be away in one go, unless the operator says otherwise.
 pub const AWAY_MAX_DEFAULT: Duration = Duration::from_secs(120);

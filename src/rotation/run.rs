@@ -107,14 +107,38 @@ pub async fn rotate(
     if let Some(guard) = &guard {
         guard.put_up().await?;
     }
-    let run = Run::new(store, prepared, progress, stop, claimed).guarded_by(guard);
-    tokio::select! {
+    let run = Run::new(store, prepared, progress, stop, claimed.clone()).guarded_by(guard);
+    let outcome = tokio::select! {
         outcome = run.all(&identity.id, findings) => outcome,
         lost = keep_lock(store, prepared, lock) => {
             // Workers end after their batch; the fence stops those of a run that was taken over.
             stop.request();
             Err(RotationError::store("re-encrypt")(lost))
         }
+    };
+    match (outcome, claimed) {
+        (Err(RotationError::Store { step, cause }), Some(plan)) => {
+            Err(RotationError::store(step)(taken_over_or_restored(store, &plan, cause).await))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Whoever takes a plan over leaves it with a higher generation. A lower one, or none, is that of the past.
+async fn taken_over_or_restored(store: &Arc<dyn Store>, claimed: &Plan, cause: StoreError) -> StoreError {
+    if !matches!(cause, StoreError::Superseded | StoreError::Vanished(_)) {
+        return cause;
+    }
+    let Ok(found) = answered(&**store, ANSWERS_AN_ATTEMPT, known_plan(store, &claimed.identity)).await else {
+        return cause;
+    };
+    match found {
+        None => StoreError::Restored("this rotation is not known there".to_owned()),
+        Some(plan) if plan.generation < claimed.generation => StoreError::Restored(format!(
+            "run {} of this rotation is the latest there, and this is run {}",
+            plan.generation, claimed.generation
+        )),
+        Some(_) => cause,
     }
 }
 

@@ -56,6 +56,14 @@ pub enum StoreError {
     /// Another server answers than before: a cluster of the same name, or a former primary that still takes writes.
     #[error("this is not the server that the run began with ({0}); nothing was written to it")]
     OtherServer(String),
+    /// The database is older than this run's own writes to it: restored from a backup, or a copy that lagged behind.
+    #[error(
+        "this database is older than what this run has written to it ({0}): it was restored from a backup meanwhile, or a copy that lagged behind took its place"
+    )]
+    Restored(String),
+    /// An answer that no sound server gives: more than was asked for, or counts that cannot be.
+    #[error("the server's answer cannot be true ({0})")]
+    Implausible(String),
     /// A table is not there any more: dropped, or a partition that was detached and dropped.
     #[error("a table is not there any more ({0})")]
     Vanished(String),

@@ -97,6 +97,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Grows whenever it is noticed that another server has taken over. What was read in one era proves nothing in the next.
+    fn era(&self) -> u64 {
+        0
+    }
+
     /// How many workers are useful by default, and at most.
     fn workers(&self) -> WorkerLimits;
 }

@@ -130,6 +130,24 @@ impl Page {
         self.versions[row]
     }
 
+    /// The first row that has the key of the row before it, byte for byte. Keys are unique: there is none, unless an index is damaged.
+    pub fn twin(&self) -> Option<usize> {
+        let same = |row: usize, part| self.key(row, part) == self.key(row - 1, part);
+        (1..self.len()).find(|row| (0..self.shape.keys).all(|part| same(*row, part)))
+    }
+
+    /// Forgets the last row.
+    pub fn forget_last(&mut self) {
+        if self.versions.pop().is_none() {
+            return;
+        }
+        let cells = self.versions.len() * self.shape.width();
+        if let Some(first) = self.cells.get(cells) {
+            self.bytes.truncate(first.start as usize);
+        }
+        self.cells.truncate(cells);
+    }
+
     /// The row's primary key, owned.
     pub fn owned_key(&self, row: usize) -> Key {
         Key::new((0..self.shape.keys).map(|part| self.key(row, part)))

@@ -9,6 +9,7 @@
 mod canary;
 pub mod faulty;
 mod keys;
+pub mod liar;
 pub mod people;
 pub mod pooler;
 mod postgres;

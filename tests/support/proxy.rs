@@ -33,6 +33,38 @@ pub enum Prey {
     Early,
 }
 
+/// What a server would impose on its sessions, whatever they ask for themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settings {
+    /// Nothing.
+    AsAsked,
+    /// A statement may take 0.3 s.
+    ShortStatements,
+    /// Between two statements of a transaction there may be 9 ms, and every session takes longer.
+    ShortPauses,
+}
+
+impl Settings {
+    /// What is said in place of what; both are of the same length.
+    fn rewrite(self) -> Option<[&'static [u8]; 2]> {
+        match self {
+            Self::AsAsked => None,
+            Self::ShortStatements => Some([b"statement_timeout = '30s'", b"statement_timeout = '.3s'"]),
+            Self::ShortPauses => Some([
+                b"idle_in_transaction_session_timeout = '10s'",
+                b"idle_in_transaction_session_timeout = '9ms'",
+            ]),
+        }
+    }
+
+    fn impose(self, request: &mut [u8]) {
+        let Some([asked, imposed]) = self.rewrite() else { return };
+        if let Some(at) = request.windows(asked.len()).position(|window| window == asked) {
+            request[at..at + asked.len()].copy_from_slice(imposed);
+        }
+    }
+}
+
 /// A proxy on a port of its own; it ends with the value.
 pub struct Proxy {
     port: u16,
@@ -46,10 +78,12 @@ struct State {
     /// Every so many requests that match is cut.
     every: u32,
     swallows: bool,
+    settings: Settings,
     /// Whether there was a batch already.
     armed: AtomicBool,
     requests: AtomicU32,
     cuts: [AtomicU32; 4],
+    ended: AtomicU32,
     /// Bytes from the server to its clients.
     answered: AtomicU64,
     /// Goes up when everybody has to connect again.
@@ -59,15 +93,20 @@ struct State {
 impl Proxy {
     /// Before the server of this URL. Cuts in turn in the three places.
     pub fn before(url: &str, prey: Prey, every: u32) -> Self {
-        Self::start(url, prey, every, false)
+        Self::start(url, prey, every, false, Settings::AsAsked)
     }
 
     /// Before the server of this URL. Swallows what it catches.
     pub fn swallowing(url: &str, prey: Prey, every: u32) -> Self {
-        Self::start(url, prey, every, true)
+        Self::start(url, prey, every, true, Settings::AsAsked)
     }
 
-    fn start(url: &str, prey: Prey, every: u32, swallows: bool) -> Self {
+    /// Before the server of this URL, whose sessions get these settings. Cuts nothing.
+    pub fn imposing(url: &str, settings: Settings) -> Self {
+        Self::start(url, Prey::Swaps, u32::MAX, false, settings)
+    }
+
+    fn start(url: &str, prey: Prey, every: u32, swallows: bool, settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -79,9 +118,11 @@ impl Proxy {
             prey,
             every,
             swallows,
+            settings,
             armed: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             cuts: Default::default(),
+            ended: AtomicU32::new(0),
             answered: AtomicU64::new(0),
             switched: watch::Sender::new(0),
         });
@@ -113,6 +154,16 @@ impl Proxy {
     pub fn switch(&self, url: &str) {
         *self.state.upstream.lock().unwrap() = host_of(url).to_owned();
         self.state.switched.send_modify(|times| *times += 1);
+    }
+
+    /// Leads whoever connects from now on to the server of this URL. Connections to the one before stay.
+    pub fn lead(&self, url: &str) {
+        *self.state.upstream.lock().unwrap() = host_of(url).to_owned();
+    }
+
+    /// How often a session was ended by its server while it was silent inside a transaction.
+    pub fn ended(&self) -> u32 {
+        self.state.ended.load(Ordering::Relaxed)
     }
 
     /// How many bytes the server has sent to its clients.
@@ -162,7 +213,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
     let mut server = TcpStream::connect(upstream).await?;
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut request: Vec<u8> = Vec::new();
-    let mut losing_replies = false;
+    let (mut losing_replies, mut in_transaction) = (false, false);
     loop {
         tokio::select! {
             _ = switched.changed() => return Ok(()),
@@ -174,6 +225,13 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                 request.extend_from_slice(&from_client[..read]);
                 if !is_whole(&request) {
                     continue;
+                }
+                state.settings.impose(&mut request);
+                if in_transaction && state.settings == Settings::ShortPauses && state.ended.load(Ordering::Relaxed) < ENDED_MAX {
+                    // Held back until the server has had enough.
+                    while server.read(&mut from_server).await? > 0 {}
+                    state.ended.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
                 }
                 match state.fate(&request) {
                     None => server.write_all(&request).await?,
@@ -198,6 +256,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> std::io::Result<()> 
                     return Ok(());
                 }
                 state.answered.fetch_add(read as u64, Ordering::Relaxed);
+                in_transaction = is_ready(&from_server[..read]) && from_server[read - 1] == b'T';
                 if !losing_replies {
                     client.write_all(&from_server[..read]).await?;
                 }
@@ -225,6 +284,8 @@ fn host_of(url: &str) -> &str {
     url.split('@').next_back().unwrap().split('/').next().unwrap()
 }
 
+/// After so many sessions ended in their silence, pauses are short again.
+pub const ENDED_MAX: u32 = 3;
 /// What [`Prey::Early`] cuts at most.
 pub const EARLY_CUTS_MAX: u32 = 6;
 

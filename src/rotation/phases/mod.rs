@@ -108,8 +108,9 @@ impl<'a> Run<'a> {
         self.set_status(PlanStatus::Swept).await?;
         self.remember_quarantine().await?;
 
-        let mut sweeps = 0;
+        let (mut sweeps, mut eras) = (0, 0);
         let (census, proof) = loop {
+            let era = self.store.era();
             let (swept, count) = self.sweep_until_clean(sweeps).await?;
             counters += swept;
             sweeps = count;
@@ -118,6 +119,16 @@ impl<'a> Run<'a> {
                 Some(guard) if census.is_clean() => Some(guard.prove().await?),
                 _ => None,
             };
+            self.patiently("verify", || self.store.settle()).await?;
+            // A former primary was read, or may have been: that says nothing about its successor.
+            if self.store.era() != era {
+                if eras == ERAS_MAX {
+                    let cause = StoreError::Disconnected("another server has taken over again and again".to_owned());
+                    return Err(RotationError::store("verify")(cause));
+                }
+                (sweeps, eras) = (0, eras + 1);
+                continue;
+            }
             // What appeared between the last sweep and the verification goes back to the sweep, as long as there is hope.
             let more = census.due > 0 || proof == Some(Proof::Refuted);
             if !more || sweeps >= SWEEPS_MAX {
@@ -125,7 +136,6 @@ impl<'a> Run<'a> {
             }
         };
         let clean = census.is_clean() && proof != Some(Proof::Refuted);
-        self.patiently("verify", || self.store.settle()).await?;
         if clean {
             self.set_status(PlanStatus::Verified).await?;
         }
@@ -370,3 +380,5 @@ const READERS_MIN: usize = 2;
 const CLEAN_SWEEPS: u32 = 2;
 /// If the old key still appears after so many, somebody keeps writing with it.
 const SWEEPS_MAX: u32 = 10;
+/// Failovers during the sweeps and the verification of one run; after so many somebody has to look at the servers.
+const ERAS_MAX: u32 = 5;

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::error::store_error;
-use super::identity::Acquaintance;
+use super::identity::{Acquaintance, Met};
 use crate::store::StoreError;
 
 /// How to reach a server. Holds the password; `Debug` is not derived.
@@ -64,6 +64,26 @@ impl Server {
 
     /// Opens a connection with the settings that every statement of ours relies on.
     pub async fn connect(&self, role: &str) -> Result<PgConnection, StoreError> {
+        self.connect_and_meet(role).await.map(|(connection, _)| connection)
+    }
+
+    /// Fails when a server that follows the one behind this connection was met meanwhile: a failover.
+    pub fn require_latest(&self, met: Met) -> Result<(), StoreError> {
+        if self.acquaintance.is_outlived(met) {
+            return Err(StoreError::Disconnected(
+                "another server is the primary now; this connection leads to the former one".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Grows with every failover that was noticed.
+    pub fn era(&self) -> u64 {
+        self.acquaintance.latest().into()
+    }
+
+    /// The same, and which server it leads to.
+    pub async fn connect_and_meet(&self, role: &str) -> Result<(PgConnection, Met), StoreError> {
         let unreachable = |message: String| StoreError::Unreachable {
             database: self.description.clone(),
             message,
@@ -89,22 +109,22 @@ impl Server {
             self.acquaintance.meet(&mut connection).await
         };
         match tokio::time::timeout(self.answer_max, greeting).await {
-            Ok(greeted) => greeted.map(|()| connection),
+            Ok(greeted) => greeted.map(|met| (connection, met)),
             Err(_) => Err(no_answer(self.answer_max)),
         }
     }
 
     /// A connection whose commits reach the disk a moment after they were answered, where [`settle`](Self::settle) can later make all
     /// of them durable. A crash of the server may undo the last of them, each whole, rows with their cursor: they are done again.
-    pub async fn connect_worker(&self, role: &str) -> Result<PgConnection, StoreError> {
-        let mut connection = self.connect(role).await?;
+    pub async fn connect_worker(&self, role: &str) -> Result<(PgConnection, Met), StoreError> {
+        let (mut connection, met) = self.connect_and_meet(role).await?;
         if can_settle(&mut connection).await? {
             sqlx::raw_sql("SET synchronous_commit = off")
                 .execute(&mut connection)
                 .await
                 .map_err(store_error)?;
         }
-        Ok(connection)
+        Ok((connection, met))
     }
 
     /// Waits until every commit so far, of whatever connection, is as durable as this database makes commits: a commit that waits for

@@ -1,6 +1,11 @@
 //! Which server answers. After a failover the former primary may still take writes, and under the same name: whatever it says is out of
 //! date, and what is written to it is lost.
+//!
+//! A connection stays with its server, so that asking once is enough; but the world may change around it. Every connection is therefore
+//! held against the latest timeline that any connection has met, before each batch, which costs nothing; and somebody connects anew
+//! every few seconds to see who answers now (the keeper of the operator's lock).
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::Row as _;
@@ -13,7 +18,13 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, Default)]
 pub struct Acquaintance {
     known: Arc<Mutex<Option<Identity>>>,
+    /// The latest timeline met, 0 before any: what is compared before each batch.
+    latest: Arc<AtomicU32>,
 }
+
+/// The timeline of the server behind one connection; 0 where the server did not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Met(u32);
 
 /// PostgreSQL's own names for a cluster and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,24 +36,36 @@ struct Identity {
 }
 
 impl Acquaintance {
-    /// Compares the server behind a new connection with the one that was met first. A connection stays with its server, so that once is
-    /// enough; a server that does not tell who it is (some services hide it) is taken for the same.
-    pub async fn meet(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+    /// Compares the server behind a new connection with the one that was met first. A server that does not tell who it is (some services
+    /// hide it) is taken for the same.
+    pub async fn meet(&self, connection: &mut PgConnection) -> Result<Met, StoreError> {
         let answer = sqlx::raw_sql(WHO).fetch_one(connection).await;
         let row = match answer.map_err(store_error) {
             Ok(row) => row,
-            Err(StoreError::Refused(_) | StoreError::Statement { .. }) => return Ok(()),
+            Err(StoreError::Refused(_) | StoreError::Statement { .. }) => return Ok(Met(0)),
             Err(error) => return Err(error),
         };
         let (cluster, timeline): (String, Option<String>) =
             (row.try_get(0).map_err(store_error)?, row.try_get(1).map_err(store_error)?);
         let timeline = timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok());
-        self.compare(Identity { cluster, timeline })
+        self.compare(Identity { cluster, timeline })?;
+        Ok(Met(timeline.unwrap_or(0)))
+    }
+
+    /// Whether another server has been met that follows the one behind this connection.
+    pub fn is_outlived(&self, met: Met) -> bool {
+        met.0 != 0 && met.0 < self.latest()
+    }
+
+    /// The latest timeline that was met.
+    pub fn latest(&self) -> u32 {
+        self.latest.load(Ordering::Acquire)
     }
 
     fn compare(&self, met: Identity) -> Result<(), StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = known.as_mut() else {
+            self.latest.fetch_max(met.timeline.unwrap_or(0), Ordering::AcqRel);
             *known = Some(met);
             return Ok(());
         };
@@ -58,6 +81,7 @@ impl Acquaintance {
             ))),
             (before, now) => {
                 known.timeline = now.or(before);
+                self.latest.fetch_max(now.unwrap_or(0), Ordering::AcqRel);
                 Ok(())
             }
         }
@@ -92,5 +116,18 @@ mod tests {
             ));
         }
         assert!(met.compare(identity("a", Some(3))).is_ok());
+    }
+
+    #[test]
+    fn a_promotion_outlives_the_connections_of_before() {
+        let met = Acquaintance::default();
+        assert!(met.compare(identity("a", Some(4))).is_ok());
+        assert!(!met.is_outlived(Met(4)));
+        assert!(met.compare(identity("a", None)).is_ok());
+        assert!(!met.is_outlived(Met(4)), "a standby is no successor");
+        assert!(met.compare(identity("a", Some(5))).is_ok());
+        assert!(met.is_outlived(Met(4)));
+        assert!(!met.is_outlived(Met(5)));
+        assert!(!met.is_outlived(Met(0)), "who does not tell is taken for the same");
     }
 }

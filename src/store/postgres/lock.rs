@@ -1,17 +1,21 @@
 //! One operator a table, and one a keyset: an advisory lock held by a connection of its own, freed by the server when that connection dies.
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
 
 use super::connect::Server;
 use super::error::store_error;
+use super::identity::Met;
 use crate::store::{OperatorLock, StoreError};
 
 /// The connection that holds the lock.
 pub struct AdvisoryLock {
     connection: PgConnection,
     name: LockName,
+    server: Server,
+    owner: String,
+    met: Met,
 }
 
 /// What is locked: the two halves of the lock's name.
@@ -49,7 +53,7 @@ impl AdvisoryLock {
     /// Takes the lock, or says who has it. With `take_over` the holder's connection is ended first; its
     /// workers are stopped by the fence of the ranges.
     pub async fn take(server: &Server, name: LockName, owner: &str, take_over: bool) -> Result<Self, StoreError> {
-        let mut connection = server.connect(owner).await?;
+        let (mut connection, met) = server.connect_and_meet(owner).await?;
         // The server needs a moment to notice that a killed process is gone.
         for attempt in 0..ATTEMPTS {
             let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
@@ -59,7 +63,13 @@ impl AdvisoryLock {
                 .await
                 .map_err(store_error)?;
             if taken {
-                return Ok(Self { connection, name });
+                return Ok(Self {
+                    connection,
+                    name,
+                    server: server.clone(),
+                    owner: owner.to_owned(),
+                    met,
+                });
             }
             if take_over && attempt == 0 {
                 sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objid = $2::int8::oid AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
@@ -105,7 +115,17 @@ impl OperatorLock for AdvisoryLock {
         .fetch_one(&mut self.connection)
         .await
         .map_err(store_error)?;
-        if held { Ok(()) } else { Err(StoreError::Superseded) }
+        if !held {
+            return Err(StoreError::Superseded);
+        }
+        // Who answers under the server's name now? A connection to a former primary would go on without a word.
+        match self.server.connect(&self.owner).await {
+            Err(other @ StoreError::OtherServer(_)) => return Err(other),
+            Ok(connection) => connection.close().await.map_err(store_error)?,
+            // The lock is held; that nobody else was let in (too many connections, say) is no reason to lose it.
+            Err(_) => {}
+        }
+        self.server.require_latest(self.met)
     }
 }
 

@@ -136,6 +136,10 @@ impl Store for PostgresStore {
         Some(self.server.answer_max())
     }
 
+    fn era(&self) -> u64 {
+        self.server.era()
+    }
+
     fn workers(&self) -> WorkerLimits {
         // Two connections keep two cores of a server busy, four overlap the flushes of their commits as well.
         WorkerLimits { default: 4, max: 64 }

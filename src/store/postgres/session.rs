@@ -13,6 +13,7 @@ use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::{Server, no_answer};
 use super::control::record_late;
 use super::error::store_error;
+use super::identity::Met;
 use super::types::{self, oid};
 use super::wide::{self, Width};
 use super::{statements, statements::FENCE_PARAMETERS};
@@ -28,6 +29,7 @@ pub struct PostgresSession {
     role: String,
     survey: Arc<Survey>,
     connection: Option<PgConnection>,
+    met: Met,
     width: Width,
     texts: HashMap<StatementKey, Arc<str>>,
 }
@@ -50,13 +52,14 @@ enum StatementKey {
 impl PostgresSession {
     /// Connects.
     pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
-        let mut connection = server.connect_worker(&role).await?;
+        let (mut connection, met) = server.connect_worker(&role).await?;
         super::survey::require_usable(&mut connection, &survey).await?;
         Ok(Self {
             server,
             role,
             survey,
             connection: Some(connection),
+            met,
             width: Width::unknown(),
             texts: HashMap::new(),
         })
@@ -91,6 +94,7 @@ impl Session for PostgresSession {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
+        self.server.require_latest(self.met)?;
         let answer_max = self.server.answer_max();
         let answer = timeout(answer_max, self.read_page(interval, cursor, limits, page)).await;
         answer.unwrap_or_else(|_| self.give_up())
@@ -102,7 +106,8 @@ impl Session for PostgresSession {
 
     async fn reconnect(&mut self) -> Result<(), StoreError> {
         self.connection = None;
-        self.connection = Some(self.server.connect_worker(&self.role).await?);
+        let (connection, met) = self.server.connect_worker(&self.role).await?;
+        (self.connection, self.met) = (Some(connection), met);
         Ok(())
     }
 }
@@ -160,6 +165,7 @@ impl PostgresSession {
         // What is left of the answer when the byte cap ends the page early is read and dropped row by row by the driver.
         while let Some(row) = rows.try_next().await.map_err(store_error)? {
             push_row(&survey, &row, page).map_err(store_error)?;
+            require_asked_for(page, limits)?;
             if page.byte_len() >= limits.bytes {
                 self.width.learn(page.len(), limits.rows, true);
                 return Ok(PageEnd::More);
@@ -218,10 +224,16 @@ impl PostgresSession {
         if moved == 0 {
             return Err(StoreError::Superseded);
         }
+        let sent = batch.swaps.len() as u64;
+        let lost_races = sent
+            .checked_sub(rows)
+            .filter(|_| values <= sent * self.survey.values.len() as u64);
+        let lost_races = lost_races
+            .ok_or_else(|| StoreError::Implausible(format!("{rows} rows written, with {values} values, of {sent} sent")))?;
         Ok(Written {
             rows,
             values,
-            lost_races: batch.swaps.len() as u64 - rows,
+            lost_races,
         })
     }
 
@@ -351,6 +363,7 @@ impl PostgresSession {
 #[async_trait]
 impl SetWriter for PostgresSession {
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
+        self.server.require_latest(self.met)?;
         let answer_max = self.server.answer_max();
         let answer = timeout(answer_max, self.swap(batch, witness)).await;
         answer.unwrap_or_else(|_| self.give_up())
@@ -401,6 +414,27 @@ fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::E
         }
     }
     Ok(())
+}
+
+/// The statement has these limits; a server that sends more all the same is not to be believed, nor to be given memory.
+fn require_asked_for(page: &Page, limits: PageLimits) -> Result<(), StoreError> {
+    if page.len() > limits.rows {
+        return Err(StoreError::Implausible(format!(
+            "more than the {} rows asked for",
+            limits.rows
+        )));
+    }
+    let row = page.len() - 1;
+    let bytes = (0..page.shape().values)
+        .map(|at| page.value(row, at).bytes.len() as u64)
+        .max();
+    match bytes {
+        Some(bytes) if bytes > limits.value_bytes_max => Err(StoreError::Implausible(format!(
+            "a value of {bytes} bytes where at most {} were asked for",
+            limits.value_bytes_max
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What the cells of a context column are.
