@@ -5,6 +5,10 @@
 
 mod support;
 
+mod faults {
+    pub mod busy;
+}
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;

@@ -81,6 +81,7 @@ struct Snapshot {
     lost: u64,
     quarantined: u64,
     batch: u64,
+    waited: Duration,
 }
 
 impl Snapshot {
@@ -97,6 +98,7 @@ impl Snapshot {
             lost: get(&progress.lost_races),
             quarantined: get(&progress.quarantined),
             batch: get(&progress.batch_rows),
+            waited: Duration::from_millis(get(&progress.waited_ms)),
         }
     }
 
@@ -124,6 +126,9 @@ impl Snapshot {
             if count > 0 {
                 text.push_str(&format!(", {} {what}", HumanCount(count)));
             }
+        }
+        if self.waited >= WAITED_TOLD_MIN {
+            text.push_str(&format!(", waited {} for others", HumanDuration(self.waited)));
         }
         if self.step == Step::ReEncrypt && self.batch > 0 {
             text.push_str(&format!(", batches of {}", HumanCount(self.batch)));
@@ -164,5 +169,7 @@ impl Rate {
 
 const REDRAW: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Less is the ordinary give and take.
+const WAITED_TOLD_MIN: Duration = Duration::from_secs(1);
 /// Before this an estimate is a guess.
 const ETA_AFTER: Duration = Duration::from_secs(3);

@@ -78,7 +78,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
             .next("make room, then run the same command again to continue"),
         StoreError::Retry { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
-            .next("something holds rows or the file for long; run the same command again to continue"),
+            .next("let whoever holds rows or the file for so long come to an end; then run the same command again to continue"),
         StoreError::Row { .. } | StoreError::Statement { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
             .next("find what refused the statement (a trigger, a constraint), then run the same command again to continue"),

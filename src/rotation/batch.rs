@@ -64,6 +64,12 @@ impl Shared {
         RotationError::refusal(refusal, &self.columns)
     }
 
+    /// Adds to what was waited for others.
+    pub fn waited(&self, wait: std::time::Duration) {
+        let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Progress::add(&self.progress.waited_ms, milliseconds);
+    }
+
     /// Learns from a batch and rests as the profile says.
     async fn finish(&self, sample: Sample, busy: std::time::Duration) {
         let rest = {
@@ -178,7 +184,7 @@ pub async fn run(
     let begun = Instant::now();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
     let outcome = if in_place {
-        run_in_place(session, buffers, place, limits).await
+        run_in_place(shared, session, buffers, place, limits).await
     } else {
         run_set(session, buffers, place, limits).await
     };
@@ -271,6 +277,7 @@ async fn seal(buffers: &mut Buffers) -> Result<(), RewriteStopped> {
 }
 
 async fn run_in_place(
+    shared: &Shared,
     session: &mut dyn Session,
     buffers: &mut Buffers,
     place: &Place<'_>,
@@ -290,8 +297,10 @@ async fn run_in_place(
         Err(StoreError::Rewriter) => return Err(BatchError::Refused),
         Err(error) => return Err(error.into()),
     };
+    shared.waited(batch.waited);
+    // The turns of others say nothing about the size of a batch.
     let sample = Sample {
-        database: writing.elapsed(),
+        database: writing.elapsed().saturating_sub(batch.waited),
         bytes: batch.bytes,
         rows: usize::try_from(swaps.tally.rows).unwrap_or(usize::MAX),
     };

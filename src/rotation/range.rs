@@ -288,10 +288,7 @@ impl RangeWork {
     }
 
     async fn pause(&self, wait: Duration) -> Result<(), RotationError> {
-        Progress::add(
-            &self.shared.progress.waited_ms,
-            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-        );
+        self.shared.waited(wait);
         self.shared.stop.sleep(wait).await;
         if self.shared.stop.requested() {
             return Err(RotationError::Stopped);

@@ -252,6 +252,8 @@ pub struct InPlaceBatch {
     pub written: Written,
     /// Bytes of the values read and written.
     pub bytes: usize,
+    /// How long it waited for other writers before it began.
+    pub waited: Duration,
 }
 
 /// Databases that compute new values inside their own statement, where no other writer can come between.

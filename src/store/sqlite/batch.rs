@@ -4,11 +4,11 @@
 use rusqlite::Connection;
 
 use super::cell::{ValueForm, key_of_row, push_key};
-use super::connect::WriteTransaction;
 use super::error::{from_sqlite, is_too_big};
 use super::rewrite::{Failure, SharedBatch};
 use super::session::{Mode, bind_interval, limit_length, to_i64};
 use super::statement::{Bounds, Dataset};
+use super::transaction::WriteTransaction;
 use crate::store::control::{Counters, Fence};
 use crate::store::page::{Page, RowVersion, Shape};
 use crate::store::value::{Cell, Key, Kind};
@@ -109,6 +109,7 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
     if let Some(fence) = &job.fence {
         record(connection, batch, job, fence, last.as_ref(), end, written)?;
     }
+    let waited = transaction.waited();
     transaction.commit()?;
     Ok(Done {
         batch: InPlaceBatch {
@@ -116,6 +117,7 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
             end,
             written,
             bytes,
+            waited,
         },
         rows,
         bytes_read,

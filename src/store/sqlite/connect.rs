@@ -170,41 +170,6 @@ where
     }
 }
 
-/// A write transaction, taken at once: a transaction that reads first and writes later can fail with BUSY whatever the timeout.
-/// Rolls back when it is dropped without [`commit`](Self::commit).
-pub(super) struct WriteTransaction<'c> {
-    connection: &'c Connection,
-}
-
-impl<'c> WriteTransaction<'c> {
-    pub(super) fn begin(connection: &'c Connection) -> Result<Self, StoreError> {
-        run_cached(connection, "BEGIN IMMEDIATE")?;
-        Ok(Self { connection })
-    }
-
-    pub(super) fn commit(self) -> Result<(), StoreError> {
-        // On BUSY (a rollback-journal database with a long reader) the transaction is still open; dropping `self` ends it.
-        run_cached(self.connection, "COMMIT")
-    }
-}
-
-impl Drop for WriteTransaction<'_> {
-    fn drop(&mut self) {
-        // After a commit, and after errors on which SQLite itself rolls back, there is nothing left to end.
-        if !self.connection.is_autocommit() {
-            let _ = run_cached(self.connection, "ROLLBACK");
-        }
-    }
-}
-
-fn run_cached(connection: &Connection, sql: &str) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.execute([]))
-        .map(drop)
-        .map_err(from_sqlite)
-}
-
 /// Longer than any transaction of ours; applications commonly wait 5 s.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session alternates between about a dozen statements.

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::connect::{DatabaseFile, Handle, WriteTransaction, blocking};
+use super::connect::{DatabaseFile, Handle, blocking};
 use super::control_sql::{
     ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES,
     SELECT_LATE, SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::session::to_i64;
+use super::transaction::WriteTransaction;
 use crate::store::control::{
     Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
 };

@@ -12,6 +12,7 @@ mod control_sql;
 mod ddl;
 mod error;
 mod filter;
+mod holder;
 mod interval;
 mod lex;
 mod lock;
@@ -22,6 +23,7 @@ mod session;
 mod size;
 mod statement;
 mod survey;
+mod transaction;
 
 use std::path::Path;
 use std::time::Duration;
