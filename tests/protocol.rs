@@ -38,9 +38,12 @@ scenarios!(
         as_many_as_expected_must_be_there,
         whoever_vanishes_is_waited_for_until_the_lease_ends,
         whoever_comes_back_with_an_older_revision_blocks_again,
+        a_revision_that_nobody_can_have_is_not_reported,
     },
     interruptions::{
         a_killed_rotation_goes_on_in_its_phase,
+        killed_at_the_end_of_every_phase_it_goes_on,
+        a_database_that_was_restored_is_not_gone_on_with_unseen,
         a_second_operator_is_refused_with_id_and_owner,
         a_third_key_takes_the_place_of_a_rotation_that_is_moving_values,
         a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet,
@@ -56,6 +59,8 @@ scenarios!(
     retirement::{
         a_key_that_anything_needs_is_not_retired,
         a_keyset_without_a_decision_on_backups_is_not_rotated,
+        a_key_is_destroyed_when_nothing_needs_it_and_no_backup_does,
+        a_dataset_may_be_a_part_of_its_table,
         a_damaged_value_keeps_the_old_key_with_readers,
         an_older_keyring_is_not_gone_on_with,
         plan_and_verify_look_at_every_dataset,

@@ -17,7 +17,8 @@ use crate::store::ledger::instance::{Instances, Report};
 ///
 /// For applications that do not use the reseal crate: run it after the instance has taken its keys and before it serves, run it again
 /// within each lease, and once with --gone when the instance ends. The revision is that of the keys which the instance's next seal
-/// will use; without --revision it is that of the keyring file as it is now.
+/// will use; without --revision it is that of the keyring file as it is now. Where the keyring file is, a revision that it has not
+/// reached is refused.
 ///
 /// An instance whose lease ends is named as gone and no longer waited for. Time is the database's own.
 #[derive(Args)]
@@ -65,7 +66,22 @@ struct AckDocument<'a> {
 pub(super) fn run(args: AckArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let loaded = match (args.gone, args.revision) {
         (true, _) => None,
-        (false, Some(revision)) => Some((revision, None)),
+        (false, Some(revision)) => {
+            // A gate would open for a revision that nobody can have.
+            if args.keyring.exists()? {
+                let newest = keyset(&args.keyring.open(context)?, &args.keyset)?.revision();
+                if revision > newest {
+                    let what = format!(
+                        "keyset {} has revision {newest}; nobody has loaded revision {revision}",
+                        args.keyset
+                    );
+                    return Err(CliError::new(Exit::Refused, what)
+                        .durable("nothing was reported")
+                        .next("report the revision of the keys that the instance has loaded; or leave --revision out"));
+                }
+            }
+            Some((revision, None))
+        }
         (false, None) => {
             let keyring = args.keyring.open(context)?;
             let keyset = keyset(&keyring, &args.keyset)?;

@@ -130,7 +130,8 @@ impl KeyringArgs {
         }
     }
 
-    fn exists(&self) -> Result<bool, CliError> {
+    /// Whether the file is there.
+    pub fn exists(&self) -> Result<bool, CliError> {
         // A dangling link is a file that is refused later, not a missing one.
         match std::fs::symlink_metadata(&self.keyring) {
             Ok(_) => Ok(true),

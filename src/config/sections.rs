@@ -30,6 +30,8 @@ pub struct Dataset {
     pub keyset: KeysetName,
     /// The encrypted columns.
     pub columns: Vec<Column>,
+    /// The condition on its rows, in SQL; without one it has all rows of the table.
+    pub filter: Option<String>,
 }
 
 /// An encrypted column of a dataset.
@@ -75,6 +77,7 @@ pub(super) fn dataset(name: String, mut section: Section<'_>, databases: &[Datab
     let keyset = section.parsed("keyset")?.ok_or_else(|| ConfigFault::Missing {
         key: section.path("keyset"),
     })?;
+    let filter = section.text("where")?;
     let mut columns = Vec::new();
     for mut column in section.array("columns")? {
         columns.push(Column {
@@ -96,6 +99,7 @@ pub(super) fn dataset(name: String, mut section: Section<'_>, databases: &[Datab
         table,
         keyset,
         columns,
+        filter,
     })
 }
 

@@ -162,3 +162,33 @@ pub fn whoever_comes_back_with_an_older_revision_blocks_again(kind: Kind) {
     assert_eq!(status.document["keyset_rotations"][0]["keyset"], KEYSET);
     eventually("the record has ended", || house.open_rotation().is_none().then_some(()));
 }
+
+pub fn a_revision_that_nobody_can_have_is_not_reported(kind: Kind) {
+    let Some(house) = House::build(kind, 5) else { return };
+    let ack = |revision: &str, keyring: &str| {
+        let report = [
+            "ack",
+            "--database",
+            "env:DATABASE_URL",
+            "--keyset",
+            KEYSET,
+            "--instance",
+            "php-1",
+            "--revision",
+            revision,
+        ];
+        house.run(&[&report[..], &["--identity", "identity", "--keyring", keyring]].concat())
+    };
+    let refused = ack("99", "reseal.keyring");
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(
+        refused.text().contains("has revision 1; nobody has loaded revision 99"),
+        "{}",
+        refused.text()
+    );
+    assert!(!house.has_state(), "nothing is written");
+    assert_eq!(ack("1", "reseal.keyring").code, Some(0));
+    // A host without the keyring is believed: there is nothing to compare.
+    assert_eq!(ack("2", "elsewhere.keyring").code, Some(0));
+    assert_eq!(house.instances()[0].revision, 2);
+}

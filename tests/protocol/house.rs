@@ -319,6 +319,45 @@ impl House {
         running
     }
 
+    /// Holds every rotation for a while on its way to this phase, before the step is durable. The progress tables must be there.
+    pub fn hold_before(&self, phase: &str) {
+        match &self.base {
+            // Counting to a hundred million takes SQLite seconds.
+            Base::Sqlite(_) => self.execute(&format!(
+                "CREATE TRIGGER hold BEFORE UPDATE ON reseal_rotation WHEN NEW.phase = '{phase}' AND OLD.phase <> '{phase}'
+                 BEGIN SELECT count(*) FROM (WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000000) SELECT n FROM c); END"
+            )),
+            Base::Postgres(_) => self.execute(&format!(
+                "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(25); RETURN NEW; END $$;
+                 CREATE TRIGGER hold BEFORE UPDATE ON reseal.rotation FOR EACH ROW
+                 WHEN (NEW.phase = '{phase}' AND OLD.phase <> '{phase}') EXECUTE FUNCTION hold()"
+            )),
+        }
+    }
+
+    /// Lets them pass. Whoever is held must be dead.
+    pub fn let_pass(&self) {
+        match &self.base {
+            Base::Sqlite(_) => self.execute("DROP TRIGGER hold"),
+            Base::Postgres(_) => {
+                // A server does not notice the death of a client whose statement sleeps.
+                self.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'",
+                );
+                self.execute("DROP TRIGGER hold ON reseal.rotation; DROP FUNCTION hold()");
+            }
+        }
+    }
+
+    /// A copy of an SQLite database as it is now, or as it was then put in its place again.
+    pub fn file(&self) -> Option<PathBuf> {
+        match &self.base {
+            Base::Sqlite(path) => Some(path.clone()),
+            Base::Postgres(_) => None,
+        }
+    }
+
     /// Every value opens for this application, in its place, to what it was.
     pub fn assert_readable(&self, app: &App) {
         for (table, column) in TABLES {

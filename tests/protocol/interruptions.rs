@@ -69,6 +69,105 @@ pub fn a_killed_rotation_goes_on_in_its_phase(kind: Kind) {
     assert!(house.open_rotation().is_none());
 }
 
+/// Killed in every phase while the step to the next one is not durable yet: the phase is over, and nobody has written that down.
+pub fn killed_at_the_end_of_every_phase_it_goes_on(kind: Kind) {
+    let Some(house) = House::build(kind, 40) else { return };
+    let app = house.app("web-1");
+    let mut id = None;
+    for (phase, next) in [
+        ("introduce", "promote"),
+        ("promote", "re-encrypt"),
+        ("re-encrypt", "verify"),
+        ("verify", "retire"),
+        ("retire", "done"),
+    ] {
+        house.hold_before(next);
+        let mut running = house.rotate_until(phase, PATIENT);
+        // What this phase does is done before the next one is written down.
+        let primary = |house: &House| house.keys()[1].1 == KeyState::Primary;
+        let (old, new) = (house.keys()[0].0, house.keys()[1].0);
+        eventually(phase, || {
+            assert!(running.is_running(), "it ended in {phase}");
+            let done = match phase {
+                "introduce" => house.keys()[1].3,
+                "promote" => primary(&house),
+                "re-encrypt" => house.keys_in_data() == [new],
+                "verify" => true,
+                _ => house.keys()[0].2,
+            };
+            done.then_some(())
+        });
+        assert!(running.kill(), "it ended in {phase}");
+        house.let_pass();
+        let record = house.open_rotation().unwrap();
+        assert_eq!(record.phase, phase);
+        assert_eq!(id.get_or_insert_with(|| record.id.clone()), &record.id);
+        assert_eq!(house.keys().len(), 2);
+        assert_eq!(
+            house.keys()[0].2,
+            phase == "retire",
+            "the old key is with readers until everything is verified"
+        );
+        assert!(primary(&house) || house.keys_in_data() == [old]);
+        house.assert_readable(&app);
+    }
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert_eq!(finished.document["rotation"], Value::from(id));
+    assert_eq!(finished.document["verified"], true);
+    assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
+    house.assert_readable(&app);
+}
+
+pub fn a_database_that_was_restored_is_not_gone_on_with_unseen(kind: Kind) {
+    let Some(house) = House::build(kind, 40) else { return };
+    // Copying a file is all that it takes.
+    let Some(file) = house.file() else { return };
+    let app = house.app("web-1");
+    house.rotate_until("re-encrypt", SLOWLY).kill();
+    let backup = house.path("backup.db");
+    house.execute(&format!("VACUUM INTO '{}'", backup.display()));
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    let new = house.keys()[1].0;
+    assert_eq!(house.keys_in_data(), [new]);
+    drop(app);
+
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+    }
+    std::fs::copy(&backup, &file).unwrap();
+    // Whoever was there when it was copied is not any more.
+    house.execute("DELETE FROM reseal_instance");
+    let before = house.values("customers", "email");
+    let expect = ["--expect-instances", "0"];
+    let refused = house.rotate(&[BRIEF, &expect].concat());
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    let error = &refused.document["error"];
+    assert!(
+        error["failed"]
+            .as_str()
+            .unwrap()
+            .contains("restored from a backup: database main"),
+        "{error}"
+    );
+    assert!(error["next"].as_str().unwrap().contains("--accept restored"), "{error}");
+    assert_eq!(house.values("customers", "email"), before);
+
+    let accepted = house.rotate(&[PATIENT, &expect, &["--accept", "restored"]].concat());
+    assert_eq!(accepted.code, Some(0), "{}", accepted.text());
+    assert_eq!(
+        house.keys_in_data(),
+        [new],
+        "values under a key that readers had lost are back"
+    );
+    house.assert_readable(&house.app("web-2"));
+    // It is known again; and progress tables may be dropped when nothing is under way.
+    house.execute("DROP TABLE reseal_rotation; DROP TABLE reseal_plan; DROP TABLE reseal_range; DROP TABLE reseal_quarantine; DROP TABLE reseal_late_value; DROP TABLE reseal_instance; DROP TABLE reseal_meta");
+    let next = house.rotate(&[PATIENT, &expect].concat());
+    assert_eq!(next.code, Some(0), "{}", next.text());
+}
+
 pub fn a_second_operator_is_refused_with_id_and_owner(kind: Kind) {
     let Some(house) = House::build(kind, 20) else { return };
     house.ack("php-1", 1, HOUR);
@@ -76,7 +175,13 @@ pub fn a_second_operator_is_refused_with_id_and_owner(kind: Kind) {
     let record = house.open_rotation().unwrap();
     let second = house.rotate(BRIEF);
     assert_eq!(second.code, Some(6), "{}", second.text());
-    assert!(second.text().contains(&record.id), "{}", second.text());
+    assert_eq!(
+        second.document["rotation"],
+        Value::from(record.id.as_str()),
+        "{}",
+        second.text()
+    );
+    assert!(second.stderr.contains(&record.id), "{}", second.text());
     assert!(second.text().contains(&format!("pid {}", first.id())), "{}", second.text());
     assert!(first.is_running());
     assert_eq!(house.open_rotation().unwrap().generation, record.generation);

@@ -6,6 +6,7 @@ use reseal::key::KeyState;
 use serde_json::Value;
 
 use super::house::{BRIEF, House, KEYSET, Kind, PATIENT};
+use crate::support::rotation::Finished;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -151,4 +152,70 @@ pub fn plan_and_verify_look_at_every_dataset(kind: Kind) {
     assert_eq!(unknown.code, Some(3), "{}", unknown.text());
     assert!(unknown.text().contains(KEYSET), "{}", unknown.text());
     assert!(!house.has_state());
+}
+
+pub fn a_key_is_destroyed_when_nothing_needs_it_and_no_backup_does(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let app = house.app("web-1");
+    let old_value = house.values("customers", "email")[0].1.clone();
+    let done = house.rotate(PATIENT);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let old = house.keys()[0].0.to_string();
+    let destroy =
+        |more: &[&str]| house.run(&[&["keys", "destroy", KEYSET, &old, "--config", "reseal.toml", "--yes"], more].concat());
+    let needs = |refused: &Finished| -> Vec<String> {
+        assert_eq!(refused.code, Some(4), "{}", refused.text());
+        let needs = refused.document["needs"].as_array().unwrap().iter();
+        needs.map(|need| need["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let kept = destroy(&[]);
+    assert_eq!(kept.code, Some(4), "{}", kept.text());
+    assert!(kept.text().contains("must be kept until"), "{}", kept.text());
+    // The operator may wait longer than the configuration says, and not shorter.
+    assert!(destroy(&["--backup-horizon", "0d"]).text().contains("must be kept until"));
+    house.configure("");
+    assert_eq!(needs(&destroy(&[])), ["backup-horizon"]);
+    house.configure("[policy]\nbackup_horizon = \"0d\"\n");
+    assert!(destroy(&["--backup-horizon", "35d"]).text().contains("must be kept until"));
+
+    // A value from a backup, and an instance that still holds the key.
+    house.execute(&format!("UPDATE customers SET email = '{old_value}' WHERE id = 1"));
+    house.ack("php-1", 1, std::time::Duration::from_secs(3600));
+    assert_eq!(needs(&destroy(&[])), ["values", "instances"]);
+    assert_eq!(house.keys()[0].1, KeyState::Retiring);
+    house.ack("php-1", 99, std::time::Duration::from_secs(3600));
+    assert_eq!(needs(&destroy(&[])), ["values"]);
+    house.execute("DELETE FROM customers WHERE id = 1");
+
+    let destroyed = destroy(&[]);
+    assert_eq!(destroyed.code, Some(0), "{}", destroyed.text());
+    assert_eq!(house.keys()[0].1, KeyState::Destroyed);
+    assert_eq!(destroy(&[]).code, Some(0), "asked again it has happened");
+    house.assert_readable(&app);
+}
+
+pub fn a_dataset_may_be_a_part_of_its_table(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let app = house.app("web-1");
+    let path = house.path("reseal.toml");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let restrict = |condition: &str| {
+        let table = "table = \"customers\"\n";
+        std::fs::write(&path, whole.replace(table, &format!("{table}where = \"{condition}\"\n"))).unwrap();
+    };
+    restrict("id <= 5) OR (1 = 1");
+    let refused = house.rotate(BRIEF);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert_eq!(house.keys().len(), 1);
+    restrict("id <= 5");
+    let before = house.values("customers", "email");
+    let done = house.rotate(&[PATIENT, &["--no-retire"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(done.document["datasets"][0]["rows_scanned"], 5);
+    for ((id, was), (_, is)) in before.iter().zip(house.values("customers", "email")) {
+        assert_eq!(*was == is, *id > 5, "row {id}");
+    }
+    let verified = house.run(&["verify", KEYSET]);
+    assert_eq!(verified.code, Some(0), "{}", verified.text());
+    house.assert_readable(&app);
 }

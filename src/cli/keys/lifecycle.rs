@@ -1,5 +1,7 @@
 //! `reseal keys stage|promote|retire|compromise|destroy`: one arrow of a key's life each.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,6 +10,7 @@ use crate::cli::arg::{KeyringArgs, keyset, parse_days, parse_key_id};
 use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
+use crate::rotation::protocol::{self, Managed};
 
 /// Give a pending key to readers, or give a retired one back to them
 #[derive(Args)]
@@ -39,7 +42,7 @@ pub struct PromoteArgs {
 pub struct RetireArgs {
     /// The configuration that names the datasets of the keyset
     #[arg(long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
+    config: Option<PathBuf>,
 
     #[command(flatten)]
     which: WhichKey,
@@ -56,13 +59,21 @@ pub struct CompromiseArgs {
 ///
 /// Nothing opens values under it any more, not even those in backups. The .bak file beside the keyring is replaced, too; copies of
 /// the keyring elsewhere are yours to destroy.
+///
+/// With --config every value of every dataset of the keyset is opened first, and every live instance must have let go of the key:
+/// while anything needs it, it is refused, with each reason and its count; and so it is before the configuration's backup_horizon
+/// has passed. Without it nobody checks but --backup-horizon.
 #[derive(Args)]
 pub struct DestroyArgs {
     /// Yes, wipe it for good
     #[arg(long)]
     yes: bool,
 
-    /// How long backups are kept, such as 35d: refuse until that long after the key was retired
+    /// The configuration that names the datasets of the keyset and says how long backups are kept
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How long backups are kept, such as 35d: refuse until that long after the key was retired; never less than the configuration says
     #[arg(long, value_name = "TIME", default_value = "0d", value_parser = parse_days)]
     backup_horizon: SignedDuration,
 
@@ -116,20 +127,29 @@ pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit
     };
     let which = args.which;
     let managed = ManagedArgs::of(which.keyset.clone(), config);
-    let options = crate::rotation::Options::default();
     let choose = |keyring: &Keyring| match which.key {
         Some(id) => Ok(id),
         None => only_candidate(keyset(keyring, &which.keyset)?, "retire", candidate),
     };
-    match managed::retire::run(&managed, &which.keyring, choose, options, context)? {
-        Ok((keyring, id, path)) => {
-            let keyset = keyset(&keyring, &which.keyset)?;
-            context.output.say(&view::table(keyset));
-            view::document(context, "retire", &path, &keyring, [keyset], Some(id))?;
-            Ok(Exit::Done)
-        }
-        Err(exit) => Ok(exit),
-    }
+    let step = async |managed: &Managed, key, progress: &_, stop: &_| protocol::retire(managed, key, progress, stop).await;
+    let given_up = managed::retire::run("retire", &managed, &which.keyring, choose, step, context)?;
+    tell("retire", &which.keyset, given_up, context)
+}
+
+fn tell(
+    command: &'static str,
+    name: &KeysetName,
+    given_up: Result<(Keyring, KeyId, PathBuf), Exit>,
+    context: &mut Context<'_>,
+) -> Result<Exit, CliError> {
+    let (keyring, id, path) = match given_up {
+        Ok(given_up) => given_up,
+        Err(exit) => return Ok(exit),
+    };
+    let keyset = keyset(&keyring, name)?;
+    context.output.say(&view::table(keyset));
+    view::document(context, command, &path, &keyring, [keyset], Some(id))?;
+    Ok(Exit::Done)
 }
 
 pub(super) fn compromise(args: CompromiseArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -150,6 +170,20 @@ pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Ex
             .next("check that no backup needs it, then add --yes"));
     }
     let horizon = args.backup_horizon;
+    if let Some(config) = args.config {
+        let which = args.which;
+        let managed = ManagedArgs::of(which.keyset.clone(), config);
+        let choose = |keyring: &Keyring| match which.key {
+            Some(id) => Ok(id),
+            // Never guessed: it cannot be undone.
+            None => only_candidate(keyset(keyring, &which.keyset)?, "destroy", |_| false),
+        };
+        let step = async |managed: &Managed, key, progress: &_, stop: &_| {
+            protocol::destroy(managed, key, horizon, progress, stop).await
+        };
+        let given_up = managed::retire::run("destroy", &managed, &which.keyring, choose, step, context)?;
+        return tell("destroy", &which.keyset, given_up, context);
+    }
     change(
         &args.which,
         "destroy",

@@ -171,6 +171,7 @@ fn managed_dataset(dataset: &Dataset, place: usize) -> Result<ManagedDataset, Cl
         place,
         table: dataset.table.clone(),
         columns: columns.collect::<Result<_, CliError>>()?,
+        filter: dataset.filter.clone(),
     })
 }
 

@@ -92,6 +92,8 @@ pub struct NeedEntry {
 /// What is known of a rotation that did not end.
 #[derive(Serialize)]
 pub struct UnfinishedDocument<'a> {
+    /// `None` before there is one.
+    rotation: Option<&'a str>,
     keyset: &'a str,
     rows_scanned: u64,
     values_reencrypted: u64,
@@ -240,6 +242,7 @@ fn phase(report: &PhaseReport) -> PhaseEntry {
 
 /// The document of a rotation that did not end.
 pub fn unfinished<'a>(
+    rotation: Option<&'a str>,
     keyset: &'a str,
     error: &'a CliError,
     gate: Option<GateEntry>,
@@ -248,6 +251,7 @@ pub fn unfinished<'a>(
 ) -> UnfinishedDocument<'a> {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     UnfinishedDocument {
+        rotation,
         keyset,
         rows_scanned: count(&progress.rows_scanned),
         values_reencrypted: count(&progress.values_reencrypted),

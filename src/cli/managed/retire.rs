@@ -1,4 +1,7 @@
-//! `reseal keys retire` with a configuration: only when nothing needs the key.
+//! `reseal keys retire` and `destroy` with a configuration: only when nothing needs the key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -9,7 +12,8 @@ use crate::cli::arg::KeyringArgs;
 use crate::cli::{CliError, Context, Exit, tuning};
 use crate::key::{KeyId, Keyring};
 use crate::rotation::Options;
-use crate::rotation::protocol::retire;
+use crate::rotation::progress::{Progress, Stop};
+use crate::rotation::protocol::{Managed, Need, ProtocolError};
 
 #[derive(Serialize)]
 struct RefusalDocument<'a> {
@@ -20,22 +24,23 @@ struct RefusalDocument<'a> {
     exit: u8,
 }
 
-/// Retires the key if nothing needs it, and gives the keyring as it is then; otherwise says why not, and gives the exit code.
+/// Gives the key up by `step` if nothing needs it, and gives the keyring as it is then; otherwise says why not, and gives the exit code.
 pub fn run(
+    command: &'static str,
     args: &ManagedArgs,
     keyring: &KeyringArgs,
     key: impl FnOnce(&Keyring) -> Result<KeyId, CliError>,
-    options: Options,
+    step: impl AsyncFnOnce(&Managed, KeyId, &Arc<Progress>, &Arc<Stop>) -> Result<Result<(), Vec<Need>>, ProtocolError>,
     context: &mut Context<'_>,
-) -> Result<Result<(Keyring, KeyId, std::path::PathBuf), Exit>, CliError> {
+) -> Result<Result<(Keyring, KeyId, PathBuf), Exit>, CliError> {
     let mut gates = ask_only();
     // Somebody who has no instances has nobody to ask; whoever is there is asked.
     gates.expect = Some(0);
-    let managed = args.managed(keyring, gates, options, context)?;
+    let managed = args.managed(keyring, gates, Options::default(), context)?;
     let open = || Keyring::open(&managed.keyring, &managed.unlock, 0).map_err(CliError::from);
     let key = key(&open()?)?;
     let needs = tuning::run(context.output.is_json(), async |progress, stop| {
-        retire(&managed, key, &progress, &stop).await.map_err(protocol_error)
+        step(&managed, key, &progress, &stop).await.map_err(protocol_error)
     })?;
     let Err(needs) = needs else {
         return Ok(Ok((open()?, key, managed.keyring)));
@@ -49,7 +54,7 @@ pub fn run(
     .next("move its values with reseal rotate; see who is missing with reseal status");
     context.output.say(&error.text());
     let document = RefusalDocument {
-        command: "retire",
+        command,
         keyset: managed.keyset.as_str(),
         key,
         needs: needs.iter().map(NeedEntry::of).collect(),

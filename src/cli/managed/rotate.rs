@@ -1,6 +1,6 @@
 //! `reseal rotate` of a keyset.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Args;
@@ -81,15 +81,17 @@ pub fn run(
     #[cfg(debug_assertions)]
     super::broken_gates::break_as_ordered();
     let managed = args.managed(keyring, rules, options, context)?;
-    let progress_of_run: std::sync::Mutex<Option<Arc<Progress>>> = std::sync::Mutex::default();
-    let seen = || progress_of_run.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut gate = None;
+    let progress_of_run: Mutex<Option<Arc<Progress>>> = Mutex::default();
+    let seen = || progress_of_run.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut gate, terminal) = (None, Terminal::default());
     let outcome = tuning::run(context.output.is_json(), async |progress, stop| {
         *seen() = Some(Arc::clone(&progress));
-        let report = rotate(&managed, &wish, &progress, &stop, &Terminal).await;
+        let report = rotate(&managed, &wish, &progress, &stop, &terminal).await;
         report.map_err(|error| {
-            if let ProtocolError::Gate { gate: stood, .. } = &error {
-                gate = Some(GateEntry::of(stood));
+            match &error {
+                ProtocolError::Gate { gate: stood, .. } => gate = Some(GateEntry::of(stood)),
+                ProtocolError::Held { rotation: Some(id), .. } => terminal.rotation(id),
+                _ => {}
             }
             protocol_error(error)
         })
@@ -104,7 +106,8 @@ pub fn run(
         }
         Err(error) => {
             context.output.say(&error.text());
-            let document = report::unfinished(keyset, &error, gate, &progress, begun);
+            let rotation = terminal.rotation.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let document = report::unfinished(rotation.as_deref(), keyset, &error, gate, &progress, begun);
             context.output.document("reseal.rotate/1", &document)?;
             Ok(error.exit())
         }
@@ -112,10 +115,17 @@ pub fn run(
 }
 
 /// What goes on, on standard error, as it happens.
-struct Terminal;
+#[derive(Default)]
+struct Terminal {
+    rotation: Mutex<Option<String>>,
+}
 
 impl Watch for Terminal {
     fn say(&self, line: &str) {
         eprintln!("{}", escaped(line));
+    }
+
+    fn rotation(&self, id: &str) {
+        *self.rotation.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.to_owned());
     }
 }

@@ -12,6 +12,7 @@ use super::ledgers::Ledgers;
 use super::machine::{Machine, ManagedReport};
 use super::operators::Operators;
 use super::phase::Phase;
+use super::seen;
 use super::{Managed, ProtocolError, Watch, Wish};
 use crate::key::{Entry, KeyId, KeyState, Keyring, Keyset, Previous};
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord};
@@ -52,10 +53,13 @@ async fn run(
     let keyset = managed.keyset_of(&keyring)?;
     let aim = decide::decide(wish, keyset, open.as_ref().map(|(_, record)| record), finished.as_ref())?;
     refuse_early(managed, wish, &aim, keyset, &mut ledgers, stop).await?;
+    seen::compare(managed, &mut ledgers, stop).await?;
 
     ledgers.migrate(stop).await?;
     let (keyring, target) = make_target_durable(managed, &aim, keyring, open.as_ref().map(|(_, record)| record))?;
     let (home, record) = open_record(managed, &aim, target, &keyring, open, &mut ledgers, stop).await?;
+    watch.rotation(&record.id);
+    seen::remember(managed, &mut ledgers, true, stop).await?;
     watch.say(&format!(
         "rotation {} of keyset {}: {} to key {target}, {}",
         record.id,
@@ -72,7 +76,13 @@ async fn run(
         &aim,
         target,
     );
-    machine.go().await
+    let report = machine.go().await?;
+    let mut ledgers = Ledgers::of(&managed.places, managed.keyset.as_str(), managed.options.away_max);
+    let is_open = report.record.finished_at.is_none();
+    if let Err(error) = seen::remember(managed, &mut ledgers, is_open, stop).await {
+        watch.say(&error.to_string());
+    }
+    Ok(report)
 }
 
 /// Everything that can be known to fail later is refused before anything is touched.

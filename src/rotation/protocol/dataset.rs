@@ -151,7 +151,7 @@ pub(super) async fn prepare(
         .collect();
     let job = Job {
         table: dataset.table.clone(),
-        filter: None,
+        filter: dataset.filter.clone(),
         recipe: recipe
             .with_destroyed(&destroyed)
             .with_seals_counted(SealCounts::beside(&managed.keyring)),
@@ -169,7 +169,7 @@ async fn specs(managed: &Managed, dataset: &ManagedDataset, ids: &[KeyId]) -> Re
     let detected = if dataset.columns.iter().all(|column| column.format.is_some()) {
         Vec::new()
     } else {
-        detect::formats(&**store, &dataset.table, &names, None, ids)
+        detect::formats(&**store, &dataset.table, &names, dataset.filter.as_deref(), ids)
             .await
             .map_err(ProtocolError::dataset(&dataset.name))?
     };

@@ -104,6 +104,20 @@ impl<'p> Ledgers<'p> {
         Ok(latest)
     }
 
+    /// How many runs of rotations a database has seen, of all plans and keysets; `None` without progress tables. Writes nothing.
+    pub async fn runs(&mut self, at: usize, stop: &Stop) -> Result<Option<u64>, ProtocolError> {
+        let count = async |control: &mut dyn Control, ()| {
+            if !control.exists().await? {
+                return Ok(None);
+            }
+            let plans = control.plans().await?.iter().map(|plan| plan.generation).sum::<i64>();
+            let rotations = Rotations::of(control).list().await?;
+            let rotations = rotations.iter().map(|record| record.generation).sum::<i64>();
+            Ok(Some((plans + rotations).unsigned_abs()))
+        };
+        self.patiently(at, stop, count, ()).await
+    }
+
     /// Opens the record of a new rotation. One whose reply was lost is found again.
     pub async fn begin(&mut self, at: usize, new: NewRotation, stop: &Stop) -> Result<Option<RotationRecord>, ProtocolError> {
         self.patiently(

@@ -11,6 +11,7 @@
 mod begin;
 mod dataset;
 mod decide;
+mod destroy;
 mod gate;
 mod guards;
 mod keyring;
@@ -19,6 +20,7 @@ mod machine;
 mod operators;
 mod phase;
 mod retire;
+mod seen;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use crate::store::{Store, StoreError};
 pub use begin::rotate;
 pub use dataset::{DatasetReport, plan, verify};
 pub use decide::{Direction, Mode, Policy};
+pub use destroy::destroy;
 #[cfg(debug_assertions)]
 pub use gate::break_gates;
 pub use gate::{Gate, GateKind, GateRules, Missing, Passed};
@@ -85,6 +88,8 @@ pub struct ManagedDataset {
     pub table: String,
     /// The encrypted columns.
     pub columns: Vec<ManagedColumn>,
+    /// The condition on its rows, in SQL. Rows outside are another keyset's, and are never looked at.
+    pub filter: Option<String>,
 }
 
 /// An encrypted column of a dataset.
@@ -114,6 +119,9 @@ pub struct Wish {
 pub trait Watch: Send + Sync {
     /// One line.
     fn say(&self, line: &str);
+
+    /// The rotation has this id, whatever becomes of the run.
+    fn rotation(&self, _id: &str) {}
 }
 
 /// Ends sessions. Called once in every run, after the promotion and before the first value is moved; it may find nothing to do.

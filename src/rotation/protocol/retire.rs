@@ -133,7 +133,12 @@ pub(super) fn prove<'c>(
     }
 }
 
-fn needs<'c>(managed: &Managed, keys: &[KeyId], now: &Gate, censuses: impl Iterator<Item = &'c Census>) -> Vec<Need> {
+pub(super) fn needs<'c>(
+    managed: &Managed,
+    keys: &[KeyId],
+    now: &Gate,
+    censuses: impl Iterator<Item = &'c Census>,
+) -> Vec<Need> {
     let mut needs = Vec::new();
     let (mut due, mut quarantined) = (0, 0);
     let mut under: Vec<u64> = vec![0; keys.len()];

@@ -1,0 +1,55 @@
+//! Wiping a key for good, once nothing needs it: no value, no instance, no backup.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use super::super::progress::{Progress, Stop};
+use super::gate::{self, GateKind};
+use super::ledgers::Ledgers;
+use super::retire::{Need, needs};
+use super::{Managed, ProtocolError, dataset};
+use crate::key::{KeyId, KeyState, Previous};
+
+/// Wipes a key that was retired, after a look at every dataset and every instance of the keyset. Backups are waited for as long as the
+/// configuration says, and at least for `horizon`. The reasons against it are a result, not an error; then nothing was changed.
+pub async fn destroy(
+    managed: &Managed,
+    key: KeyId,
+    horizon: SignedDuration,
+    progress: &Arc<Progress>,
+    stop: &Arc<Stop>,
+) -> Result<Result<(), Vec<Need>>, ProtocolError> {
+    let mut ledgers = Ledgers::of(&managed.places, managed.keyset.as_str(), managed.options.away_max);
+    let open = ledgers.open_rotation(stop).await?;
+    let keyring = managed.open_keyring(open.as_ref().map_or(0, |(_, record)| record.keyring_generation))?;
+    let keyset = managed.keyset_of(&keyring)?;
+    let is_wiped = keyset.get(key).is_some_and(|key| key.state() == KeyState::Destroyed);
+    if !is_wiped {
+        // What can be known without a look at the values: its state, and the backups.
+        let mut trial = managed.edit_keyring(keyring.generation())?;
+        let horizon = managed.backup_horizon.unwrap_or_default().max(horizon);
+        managed.keyset_in(&mut trial)?.destroy(key, horizon, (managed.now)())?;
+        drop(trial);
+        let asked = (GateKind::Retire, keyset.revision(), keyset.primary().id());
+        let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
+        let now = gate::look(asked, &mut ledgers, stop).await?;
+        let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
+        needs.extend(open.map(|(_, record)| Need::Rotation {
+            id: record.id,
+            owner: record.owner,
+        }));
+        if !needs.is_empty() {
+            return Ok(Err(needs));
+        }
+    }
+    let mut edit = managed.edit_keyring(keyring.generation())?;
+    let keyset = managed.keyset_in(&mut edit)?;
+    if !is_wiped {
+        let horizon = managed.backup_horizon.unwrap_or_default().max(horizon);
+        keyset.destroy(key, horizon, (managed.now)())?;
+    }
+    // Asked again, for instance after a crash: the commit makes sure that .bak has no bytes of it either.
+    edit.commit(Previous::Forgotten)?;
+    Ok(Ok(()))
+}
