@@ -1,16 +1,19 @@
 //! The selection that `plan`, `rotate` and `verify` share: which database, table, columns, formats and keys.
 
+mod keys;
+
 use std::sync::Arc;
 
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::arg::{KeyringArgs, RefArg, keyset};
+use self::keys::Keys;
+use super::arg::{KeyringArgs, RefArg};
 use super::{CliError, Context, Exit};
-use crate::config::{KeyRef, KeyringRef, SecretRef, UrlRef};
+use crate::config::{KeyRef, SecretRef, UrlRef};
 use crate::format::{self, Format};
-use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, SealCounts, decode_fernet_list, read_tink_json};
-use crate::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use crate::key::SealCounts;
+use crate::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
 use crate::rotation::{Job, Options, detect};
 use crate::store::{self, Store};
 
@@ -175,99 +178,6 @@ impl Selection {
         })
     }
 
-    fn keys(&self, context: &mut Context<'_>) -> Result<Keys, CliError> {
-        for reference in std::iter::once(self.to()?).chain(&self.from) {
-            if let KeyRef::Secret(secret) = reference.get()? {
-                context.secrets.keep_from_children(secret);
-            }
-        }
-        let mut destroyed = Vec::new();
-        let to = self.read_keys(context, self.to()?.get()?, "the new key", Role::Target, &mut destroyed)?;
-        let to = to
-            .into_iter()
-            .next()
-            .ok_or_else(|| CliError::new(Exit::Unusable, "--to names no key"))?;
-        let mut from = Vec::new();
-        for reference in &self.from {
-            from.extend(self.read_keys(context, reference.get()?, "the old key", Role::Source, &mut destroyed)?);
-        }
-        // A whole keyset as the source holds the target, too.
-        let target = Fingerprint::of(&to.material);
-        if self
-            .from
-            .iter()
-            .any(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(KeyringRef { key: None, .. }))))
-        {
-            from.retain(|key| Fingerprint::of(&key.material) != target);
-        }
-        Ok(Keys { from, to, destroyed })
-    }
-
-    fn read_keys(
-        &self,
-        context: &mut Context<'_>,
-        reference: &KeyRef,
-        what: &str,
-        role: Role,
-        destroyed: &mut Vec<KeyId>,
-    ) -> Result<Vec<NamedKey>, CliError> {
-        match reference {
-            KeyRef::Keyring(reference) => self.keyring_keys(context, reference, role, destroyed),
-            KeyRef::Secret(secret) => {
-                let text = context.secrets.read(secret, what)?;
-                let at = |error: CliError| error.at(format!("{what}, {secret}"));
-                outside_keys(text.expose(), role).map_err(at)
-            }
-        }
-    }
-
-    fn keyring_keys(
-        &self,
-        context: &mut Context<'_>,
-        reference: &KeyringRef,
-        role: Role,
-        destroyed: &mut Vec<KeyId>,
-    ) -> Result<Vec<NamedKey>, CliError> {
-        let keyring = self.keyring.open(context)?;
-        let keyset = keyset(&keyring, &reference.keyset)?;
-        let tombstones = keyset.keys().iter().filter(|key| key.state() == KeyState::Destroyed);
-        destroyed.extend(tombstones.map(|key| key.id()));
-        let named = |id| format!("{}@{id}", reference.keyset);
-        let chosen: Vec<_> = match (reference.key, role) {
-            (Some(id), _) => vec![keyset.get(id).ok_or_else(|| {
-                CliError::new(Exit::Unusable, format!("keyset {} has no key {id}", reference.keyset)).next("reseal keys list")
-            })?],
-            (None, Role::Target) => vec![keyset.primary()],
-            (None, Role::Source) => keyset.reencryption_keys().collect(),
-        };
-        chosen
-            .into_iter()
-            .map(|key| {
-                let refuse =
-                    |why: &str| CliError::new(Exit::Refused, format!("key {} {why}", named(key.id()))).next("reseal keys list");
-                if key.algorithm().signs() {
-                    return Err(refuse("signs tokens and opens no values"));
-                }
-                if role == Role::Target && key.state() != KeyState::Primary {
-                    return Err(refuse(&format!(
-                        "is {}: only the primary key seals; promote it first, so that writers seal with it, too",
-                        key.state().as_str()
-                    )));
-                }
-                let material = key
-                    .material()
-                    .filter(|_| key.state().opens_for_reencryption())
-                    .ok_or_else(|| refuse(&format!("is {} and opens nothing", key.state().as_str())))?;
-                Ok(NamedKey {
-                    label: named(key.id()),
-                    id: Some(key.id()),
-                    material: KeyMaterial::import(material.expose())
-                        .map_err(|error| CliError::from_error(Exit::Unusable, &error))?,
-                })
-            })
-            .collect()
-    }
-
     /// For each column the format now and the format to be.
     async fn formats(
         &self,
@@ -330,61 +240,6 @@ impl Selection {
             })
             .collect())
     }
-}
-
-struct Keys {
-    from: Vec<NamedKey>,
-    to: NamedKey,
-    /// Ids of the keysets' tombstones.
-    destroyed: Vec<KeyId>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Source,
-    Target,
-}
-
-/// Keys that stand outside a keyring: a Tink keyset, a MultiFernet list, or one key in any of its text forms.
-fn outside_keys(text: &[u8], role: Role) -> Result<Vec<NamedKey>, CliError> {
-    if text.trim_ascii_start().first() == Some(&b'{') {
-        let keys = read_tink_json(text)?;
-        let wanted = keys
-            .into_iter()
-            .filter(|key| role == Role::Source || key.state == KeyState::Primary);
-        return Ok(wanted
-            .filter_map(|key| {
-                let material = key.material?;
-                Some(NamedKey {
-                    label: key.id.map_or_else(|| label(&material), |id| id.to_string()),
-                    id: key.id,
-                    material,
-                })
-            })
-            .collect());
-    }
-    let materials = if text.contains(&b',') {
-        let mut list = decode_fernet_list(text)?;
-        if role == Role::Target {
-            // The first of a MultiFernet list is the one that encrypts.
-            list.truncate(1);
-        }
-        list
-    } else {
-        vec![KeyEncoding::detect(text)?]
-    };
-    Ok(materials
-        .into_iter()
-        .map(|material| NamedKey {
-            label: label(&material),
-            id: None,
-            material,
-        })
-        .collect())
-}
-
-fn label(material: &KeyMaterial) -> String {
-    format!("fingerprint:{}", Fingerprint::of(material))
 }
 
 fn has_password(url: &str) -> bool {

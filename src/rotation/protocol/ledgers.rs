@@ -28,34 +28,22 @@ impl<'p> Ledgers<'p> {
 
     /// Creates or upgrades the control tables.
     pub async fn migrate(&mut self, stop: &Stop) -> Result<(), ProtocolError> {
-        for at in 0..self.places.len() {
-            self.patiently(at, stop, async |control, ()| control.migrate().await, ())
-                .await?;
-        }
-        Ok(())
+        let migrate = async |control: &mut dyn Control, ()| control.migrate().await;
+        self.everywhere(stop, migrate, ()).await.map(drop)
     }
 
     /// The instances of all databases, each name once: the entry that lags behind counts. Writes nothing.
     pub async fn instances(&mut self, stop: &Stop) -> Result<Vec<Instance>, ProtocolError> {
+        let keyset = self.keyset.clone();
+        let list = async |control: &mut dyn Control, keyset: String| Instances::of(control).list(Some(&keyset)).await;
         let mut all: Vec<Instance> = Vec::new();
-        for at in 0..self.places.len() {
-            let keyset = self.keyset.clone();
-            let listed = self
-                .patiently(
-                    at,
-                    stop,
-                    async |control, keyset: String| Instances::of(control).list(Some(&keyset)).await,
-                    keyset,
-                )
-                .await?;
-            for instance in listed {
-                match all.iter_mut().find(|known| known.instance == instance.instance) {
-                    None => all.push(instance),
-                    Some(known) => {
-                        let (live, revision) = (instance.is_live(), instance.revision);
-                        if (live && !known.is_live()) || (live == known.is_live() && revision < known.revision) {
-                            *known = instance;
-                        }
+        for instance in self.everywhere(stop, list, keyset).await?.into_iter().flatten() {
+            match all.iter_mut().find(|known| known.instance == instance.instance) {
+                None => all.push(instance),
+                Some(known) => {
+                    let (live, revision) = (instance.is_live(), instance.revision);
+                    if (live && !known.is_live()) || (live == known.is_live() && revision < known.revision) {
+                        *known = instance;
                     }
                 }
             }
@@ -65,43 +53,19 @@ impl<'p> Ledgers<'p> {
 
     /// The open rotation of the keyset, and the database that has its record. Writes nothing.
     pub async fn open_rotation(&mut self, stop: &Stop) -> Result<Option<(usize, RotationRecord)>, ProtocolError> {
-        for at in 0..self.places.len() {
-            let keyset = self.keyset.clone();
-            let found = self
-                .patiently(
-                    at,
-                    stop,
-                    async |control, keyset: String| Rotations::of(control).open(&keyset).await,
-                    keyset,
-                )
-                .await?;
-            if let Some(record) = found {
-                return Ok(Some((at, record)));
-            }
-        }
-        Ok(None)
+        let keyset = self.keyset.clone();
+        let open = async |control: &mut dyn Control, keyset: String| Rotations::of(control).open(&keyset).await;
+        let found = self.everywhere(stop, open, keyset).await?;
+        Ok(found.into_iter().enumerate().find_map(|(at, record)| Some((at, record?))))
     }
 
     /// The rotation of the keyset that ended last, of all databases. Writes nothing.
     pub async fn latest_finished(&mut self, stop: &Stop) -> Result<Option<RotationRecord>, ProtocolError> {
-        let mut latest: Option<RotationRecord> = None;
-        for at in 0..self.places.len() {
-            let keyset = self.keyset.clone();
-            let found = self
-                .patiently(
-                    at,
-                    stop,
-                    async |control, keyset: String| Rotations::of(control).latest_finished(&keyset).await,
-                    keyset,
-                )
-                .await?;
-            if let Some(found) = found
-                && latest.as_ref().is_none_or(|latest| latest.finished_at < found.finished_at)
-            {
-                latest = Some(found);
-            }
-        }
-        Ok(latest)
+        let keyset = self.keyset.clone();
+        let latest = async |control: &mut dyn Control, keyset: String| Rotations::of(control).latest_finished(&keyset).await;
+        let found = self.everywhere(stop, latest, keyset).await?;
+        let order = |one: &RotationRecord, other: &RotationRecord| one.finished_at.cmp(&other.finished_at);
+        Ok(found.into_iter().flatten().max_by(order))
     }
 
     /// How many runs of rotations a database has seen, of all plans and keysets; `None` without progress tables. Writes nothing.
@@ -183,6 +147,23 @@ impl<'p> Ledgers<'p> {
             may_be_done = true;
             self.recover(at, error, &mut patience, stop).await?;
         }
+    }
+
+    /// The same of every database, in their order.
+    async fn everywhere<T, A>(
+        &mut self,
+        stop: &Stop,
+        mut attempt: impl AsyncFnMut(&mut dyn Control, A) -> Result<T, StoreError>,
+        arguments: A,
+    ) -> Result<Vec<T>, ProtocolError>
+    where
+        A: Clone,
+    {
+        let mut all = Vec::with_capacity(self.places.len());
+        for at in 0..self.places.len() {
+            all.push(self.patiently(at, stop, &mut attempt, arguments.clone()).await?);
+        }
+        Ok(all)
     }
 
     async fn patiently<T, A>(

@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _};
 
+use super::control_sql::{DIALECT, MIGRATION_LOCK, MIGRATIONS, SELECT_PLAN, SELECT_RANGE};
 use super::error::store_error;
+use super::late;
 use crate::store::control::{
-    Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
+    Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
-use crate::store::page::{Late, Quarantined};
+use crate::store::page::Quarantined;
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -280,27 +282,7 @@ impl Control for PostgresControl {
         if self.check_version().await? < STATE_VERSION {
             return Ok(LateValues::default());
         }
-        let total: i64 = sqlx::query_scalar("SELECT count(*) FROM reseal.late_value WHERE plan_id = $1")
-            .bind(plan)
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(store_error)?;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT relation, row_key, value_column, {}, {} FROM reseal.late_value WHERE plan_id = $1
-              ORDER BY seen_at, relation, row_key, value_column LIMIT $2",
-            rfc3339("seen_at"),
-            rfc3339("last_seen_at")
-        )))
-        .bind(plan)
-        .bind(i64::try_from(listed).unwrap_or(i64::MAX))
-        .fetch_all(&mut self.connection)
-        .await
-        .map_err(store_error)?;
-        let values = rows.iter().map(late_of).collect::<Result<_, _>>()?;
-        Ok(LateValues {
-            values,
-            total: total.unsigned_abs(),
-        })
+        late::list(&mut self.connection, plan, listed).await
     }
 
     async fn now(&mut self) -> Result<String, StoreError> {
@@ -311,47 +293,8 @@ impl Control for PostgresControl {
     }
 }
 
-/// Records late values in the transaction of the batch that met them. A value that was seen before is only seen again.
-pub(super) async fn record_late(
-    connection: &mut PgConnection,
-    plan: &str,
-    relation: &str,
-    late: &[Late],
-) -> Result<(), StoreError> {
-    let keys: Vec<&[u8]> = late.iter().map(|value| value.key.as_bytes()).collect();
-    let columns: Vec<i32> = late
-        .iter()
-        .map(|value| i32::try_from(value.column).unwrap_or(i32::MAX))
-        .collect();
-    sqlx::query(
-        "INSERT INTO reseal.late_value AS l (plan_id, relation, row_key, value_column)
-         SELECT $1, $2, unnest($3::bytea[]), unnest($4::int4[])
-         ON CONFLICT (plan_id, relation, row_key, value_column) DO UPDATE SET last_seen_at = excluded.last_seen_at",
-    )
-    .bind(plan)
-    .bind(relation)
-    .bind(keys)
-    .bind(columns)
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(store_error)
-}
-
-fn late_of(row: &PgRow) -> Result<StoredLate, StoreError> {
-    Ok(StoredLate {
-        relation: row.try_get(0).map_err(store_error)?,
-        value: Late {
-            key: key(row.try_get::<Option<Vec<u8>>, _>(1).map_err(store_error)?)?.ok_or_else(damaged)?,
-            column: usize::try_from(row.try_get::<i32, _>(2).map_err(store_error)?).map_err(|_| damaged())?,
-        },
-        seen_at: row.try_get(3).map_err(store_error)?,
-        last_seen_at: row.try_get(4).map_err(store_error)?,
-    })
-}
-
 /// SQL for a time as RFC 3339 in UTC, to the millisecond.
-fn rfc3339(time: &str) -> String {
+pub(super) fn rfc3339(time: &str) -> String {
     format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
 }
 
@@ -423,72 +366,12 @@ fn range_of(row: &PgRow) -> Result<Range, StoreError> {
     })
 }
 
-fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
+pub(super) fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
     bytes
         .map(|bytes| Key::from_bytes(&bytes).map_err(|error| StoreError::State(error.to_string())))
         .transpose()
 }
 
-fn damaged() -> StoreError {
+pub(super) fn damaged() -> StoreError {
     StoreError::State("an entry of the control tables is damaged".to_owned())
 }
-
-const SELECT_PLAN: &str = "SELECT id, table_name, columns, from_keys, to_key, generation, status, owner,
-    to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
-    FROM reseal.plan";
-const SELECT_RANGE: &str =
-    "SELECT id, relation, lo, hi, cursor, epoch, done, rows_scanned, values_reencrypted, rows_reencrypted,
-    values_already_current, values_null, lost_races FROM reseal.range";
-
-/// "rsl0"
-const MIGRATION_LOCK: i32 = 0x7273_6c30;
-
-/// What makes each version out of the one before it; the first makes it out of nothing.
-const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
-
-const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS reseal;
-    COMMENT ON SCHEMA reseal IS 'Progress of key rotations by reseal. No key material. May be dropped when no rotation is under way.';
-    CREATE TABLE IF NOT EXISTS reseal.meta (name text PRIMARY KEY, value text NOT NULL);
-    CREATE TABLE IF NOT EXISTS reseal.plan (
-        id text PRIMARY KEY, table_name text NOT NULL, columns text NOT NULL, from_keys text NOT NULL, to_key text NOT NULL,
-        generation int8 NOT NULL, status text NOT NULL, owner text NOT NULL,
-        created_at timestamptz NOT NULL DEFAULT clock_timestamp(), updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
-    CREATE TABLE IF NOT EXISTS reseal.range (
-        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, id int8 NOT NULL, relation text NOT NULL,
-        lo bytea, hi bytea, cursor bytea, epoch int8 NOT NULL, done bool NOT NULL DEFAULT false,
-        rows_scanned int8 NOT NULL DEFAULT 0, values_reencrypted int8 NOT NULL DEFAULT 0, rows_reencrypted int8 NOT NULL DEFAULT 0,
-        values_already_current int8 NOT NULL DEFAULT 0, values_null int8 NOT NULL DEFAULT 0, lost_races int8 NOT NULL DEFAULT 0,
-        updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, id)) WITH (fillfactor = 50);
-    CREATE TABLE IF NOT EXISTS reseal.quarantine (
-        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
-        value_column int4 NOT NULL, reason text NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        PRIMARY KEY (plan_id, relation, row_key, value_column));
-";
-
-const TABLES_2: &str = "
-    CREATE TABLE IF NOT EXISTS reseal.late_value (
-        plan_id text NOT NULL REFERENCES reseal.plan ON DELETE CASCADE, relation text NOT NULL, row_key bytea NOT NULL,
-        value_column int4 NOT NULL, seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, relation, row_key, value_column));
-    CREATE TABLE IF NOT EXISTS reseal.instance (
-        instance text NOT NULL, keyset text NOT NULL, revision int8 NOT NULL, newest_revision int8 NOT NULL, seals_with int8,
-        compromised_opens int8 NOT NULL DEFAULT 0, version text NOT NULL, first_seen_at timestamptz NOT NULL,
-        seen_at timestamptz NOT NULL, lease_until timestamptz NOT NULL, PRIMARY KEY (instance, keyset)) WITH (fillfactor = 50);
-    CREATE TABLE IF NOT EXISTS reseal.rotation (
-        id text PRIMARY KEY, keyset text NOT NULL, from_key int8 NOT NULL, to_key int8 NOT NULL, mode text NOT NULL, policy text,
-        direction text NOT NULL, phase text NOT NULL, generation int8 NOT NULL, owner text NOT NULL, keyring_generation int8 NOT NULL,
-        follows text, history text NOT NULL, started_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
-        finished_at timestamptz);
-    CREATE UNIQUE INDEX IF NOT EXISTS rotation_open ON reseal.rotation (keyset) WHERE finished_at IS NULL;
-";
-
-static DIALECT: Dialect = Dialect {
-    instances: "reseal.instance",
-    rotations: "reseal.rotation",
-    now: "clock_timestamp()",
-    parameter: |number| format!("${number}"),
-    later: |milliseconds| format!("clock_timestamp() + {milliseconds}::int8 * interval '1 millisecond'"),
-    text: |time| format!("to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
-    elapsed_ms: |time| format!("(extract(epoch FROM clock_timestamp() - {time}) * 1000)::int8"),
-};

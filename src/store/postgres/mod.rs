@@ -3,11 +3,13 @@
 mod arrays;
 mod connect;
 mod control;
+mod control_sql;
 mod error;
 mod guard;
 mod hazards;
 mod identity;
 mod intervals;
+mod late;
 mod lock;
 mod pooler;
 mod scan;

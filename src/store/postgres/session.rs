@@ -11,12 +11,11 @@ use tokio::time::timeout;
 
 use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::{Server, no_answer};
-use super::control::record_late;
 use super::error::store_error;
 use super::identity::Met;
 use super::types::{self, oid};
 use super::wide::{self, Width};
-use super::{statements, statements::FENCE_PARAMETERS};
+use super::{late, statements, statements::FENCE_PARAMETERS};
 use crate::store::control::Interval;
 use crate::store::page::{Page, RowVersion, Shape};
 use crate::store::survey::{Column, ColumnClass, Survey};
@@ -212,7 +211,7 @@ impl PostgresSession {
                 let mut transaction = live(&mut self.connection)?.begin().await.map_err(store_error)?;
                 let row = swap.fetch_one(&mut *transaction).await.map_err(store_error)?;
                 if row.try_get::<i64, _>(MOVED).map_err(store_error)? > 0 {
-                    record_late(&mut transaction, &fence.plan, batch.relation, &batch.swaps.late).await?;
+                    late::record(&mut transaction, &fence.plan, batch.relation, &batch.swaps.late).await?;
                     transaction.commit().await.map_err(store_error)?;
                 }
                 row

@@ -310,7 +310,7 @@ fn record(
             .and_then(|mut statement| statement.execute((&fence.plan, &job.relation, key, column, &entry.reason)))
             .map_err(from_sqlite)?;
     }
-    super::control::record_late(connection, &fence.plan, &job.relation, &state.found.late)?;
+    super::late::record(connection, &fence.plan, &job.relation, &state.found.late)?;
     let tally = &state.found.tally;
     let mut counters = Counters {
         values_reencrypted: written.values,

@@ -1,22 +1,22 @@
 //! Reseal's own tables, in the same file as the data: a cursor and the rows it speaks of are one transaction.
 
 use async_trait::async_trait;
-use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connect::{DatabaseFile, Handle, blocking};
+use super::control_rows::{damaged, parameter, read_field, read_plan, read_quarantine, read_range};
 use super::control_sql::{
-    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, LATE, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES,
-    SELECT_LATE, SET_STATUS, SET_VERSION,
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES, SET_STATUS,
+    SET_VERSION,
 };
 use super::error::from_sqlite;
+use super::late;
 use super::session::to_i64;
 use super::transaction::WriteTransaction;
 use crate::store::control::{
-    Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredLate, StoredQuarantine,
+    Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
-use crate::store::page::{Late, Quarantined};
 use crate::store::value::Key;
 use crate::store::{Control, StoreError};
 
@@ -226,16 +226,7 @@ impl Control for SqliteControl {
                 if version(connection)?.is_none_or(|version| version < STATE_VERSION) {
                     return Ok(LateValues::default());
                 }
-                let total: i64 = connection
-                    .query_row("SELECT count(*) FROM reseal_late_value WHERE plan = ?1", [&plan], |row| {
-                        row.get(0)
-                    })
-                    .map_err(from_sqlite)?;
-                let values = collect(connection, SELECT_LATE, (&plan, to_i64(listed as u64)), read_late)?;
-                Ok(LateValues {
-                    values,
-                    total: total.unsigned_abs(),
-                })
+                late::list(connection, &plan, listed)
             })
             .await
     }
@@ -249,17 +240,6 @@ impl Control for SqliteControl {
             })
             .await
     }
-}
-
-/// Records late values within a batch's transaction.
-pub(super) fn record_late(connection: &Connection, plan: &str, relation: &str, late: &[Late]) -> Result<(), StoreError> {
-    for value in late {
-        connection
-            .prepare_cached(LATE)
-            .and_then(|mut statement| statement.execute((plan, relation, value.key.as_bytes(), to_i64(value.column as u64))))
-            .map_err(from_sqlite)?;
-    }
-    Ok(())
 }
 
 /// Moves a range within a batch's transaction.
@@ -337,7 +317,8 @@ fn plan(connection: &Connection, id: &str) -> Result<Option<Plan>, StoreError> {
     Ok(collect(connection, &sql, [id], read_plan)?.pop())
 }
 
-fn collect<T, P: rusqlite::Params>(
+/// The rows of a statement, if the tables are there and understood.
+pub(super) fn collect<T, P: rusqlite::Params>(
     connection: &Connection,
     sql: &str,
     parameters: P,
@@ -351,106 +332,4 @@ fn collect<T, P: rusqlite::Params>(
         found.push(read(row)?);
     }
     Ok(found)
-}
-
-fn read_plan(row: &Row<'_>) -> Result<Plan, StoreError> {
-    let status: String = field(row, "status")?;
-    Ok(Plan {
-        identity: PlanIdentity {
-            id: field(row, "id")?,
-            table: field(row, "table_name")?,
-            columns: field(row, "column_names")?,
-            from: field(row, "from_keys")?,
-            to: field(row, "to_key")?,
-        },
-        generation: field(row, "generation")?,
-        status: PlanStatus::parse(&status).ok_or_else(|| damaged("a plan has an unknown status"))?,
-        owner: field(row, "owner")?,
-        created_at: field(row, "created_at")?,
-        updated_at: field(row, "updated_at")?,
-    })
-}
-
-fn read_range(row: &Row<'_>) -> Result<Range, StoreError> {
-    let key = |name| -> Result<Option<Key>, StoreError> {
-        field::<Option<Vec<u8>>>(row, name)?.map(|bytes| read_key(&bytes)).transpose()
-    };
-    let count = |name| -> Result<u64, StoreError> {
-        u64::try_from(field::<i64>(row, name)?).map_err(|_| damaged("a counter is negative"))
-    };
-    Ok(Range {
-        id: field(row, "id")?,
-        interval: Interval {
-            relation: field(row, "relation")?,
-            after: key("after_key")?,
-            upto: key("upto_key")?,
-        },
-        cursor: key("cursor_key")?,
-        epoch: field(row, "epoch")?,
-        done: field(row, "done")?,
-        counters: Counters {
-            rows_scanned: count("rows_scanned")?,
-            values_reencrypted: count("values_reencrypted")?,
-            rows_reencrypted: count("rows_reencrypted")?,
-            values_already_current: count("values_already_current")?,
-            values_null: count("values_null")?,
-            lost_races: count("lost_races")?,
-        },
-    })
-}
-
-fn read_quarantine(row: &Row<'_>) -> Result<StoredQuarantine, StoreError> {
-    Ok(StoredQuarantine {
-        relation: field(row, "relation")?,
-        entry: Quarantined {
-            key: read_key(&field::<Vec<u8>>(row, "row_key")?)?,
-            column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
-            reason: field(row, "reason")?,
-        },
-    })
-}
-
-fn read_late(row: &Row<'_>) -> Result<StoredLate, StoreError> {
-    Ok(StoredLate {
-        relation: field(row, "relation")?,
-        value: Late {
-            key: read_key(&field::<Vec<u8>>(row, "row_key")?)?,
-            column: usize::try_from(field::<i64>(row, "column_index")?).map_err(|_| damaged("a column number is negative"))?,
-        },
-        seen_at: field(row, "seen_at")?,
-        last_seen_at: field(row, "last_seen_at")?,
-    })
-}
-
-fn parameter(field: &Field) -> Value {
-    match field.clone() {
-        Field::Int(Some(number)) => Value::Integer(number),
-        Field::Text(Some(text)) => Value::Text(text),
-        Field::Int(None) | Field::Text(None) => Value::Null,
-    }
-}
-
-fn read_field(row: &Row<'_>, at: usize) -> Result<Field, StoreError> {
-    match row.get::<_, Value>(at).map_err(from_sqlite)? {
-        Value::Null => Ok(Field::Int(None)),
-        Value::Integer(number) => Ok(Field::Int(Some(number))),
-        Value::Text(text) => Ok(Field::Text(Some(text))),
-        Value::Real(_) | Value::Blob(_) => Err(damaged("a field is neither a number nor a text")),
-    }
-}
-
-fn read_key(bytes: &[u8]) -> Result<Key, StoreError> {
-    Key::from_bytes(bytes).map_err(|error| StoreError::State(error.to_string()))
-}
-
-/// A field of a control table; one of another type was edited by hand.
-fn field<T: rusqlite::types::FromSql>(row: &Row<'_>, name: &str) -> Result<T, StoreError> {
-    row.get(name).map_err(|error| match error {
-        rusqlite::Error::SqliteFailure(..) => from_sqlite(error),
-        _ => damaged(&format!("the field {name} is not what reseal wrote")),
-    })
-}
-
-fn damaged(what: &str) -> StoreError {
-    StoreError::State(format!("the state in this database is damaged: {what}"))
 }

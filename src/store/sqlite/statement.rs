@@ -4,8 +4,9 @@
 
 use rusqlite::Connection;
 
-use super::catalogue::{Access, Table, TableColumn};
+use super::catalogue::{Table, TableColumn};
 use super::filter;
+use super::table_key::Access;
 use crate::store::StoreError;
 use crate::store::ident::{quote_ident, unquote_ident};
 use crate::store::page::Shape;

@@ -3,13 +3,14 @@
 use rusqlite::{Connection, OptionalExtension as _};
 use rustix::fs::{Access as FileAccess, access};
 
-use super::catalogue::{Access, Table, TableColumn};
+use super::catalogue::{Table, TableColumn};
 use super::connect::DatabaseFile;
 use super::ddl::{checks, fires_on_update};
 use super::error::from_sqlite;
 use super::filter;
 use super::lex::{Token, tokens};
 use super::size::Size;
+use super::table_key::Access;
 use crate::store::StoreError;
 use crate::store::ident::{display_ident, quote_ident};
 use crate::store::survey::{Column, Observation, Relation, Survey, Target};
