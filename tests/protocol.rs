@@ -12,6 +12,12 @@ mod protocol {
     pub mod retirement;
 }
 
+/// On SQLite, where copying a file is all that it takes.
+#[test]
+fn a_database_that_was_restored_is_not_gone_on_with_unseen() {
+    protocol::interruptions::a_database_that_was_restored_is_not_gone_on_with_unseen();
+}
+
 /// Each scenario on each database; one that is missing on this machine is skipped, and says so.
 macro_rules! scenarios {
     ($($area:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
@@ -43,7 +49,6 @@ scenarios!(
     interruptions::{
         a_killed_rotation_goes_on_in_its_phase,
         killed_at_the_end_of_every_phase_it_goes_on,
-        a_database_that_was_restored_is_not_gone_on_with_unseen,
         a_second_operator_is_refused_with_id_and_owner,
         a_third_key_takes_the_place_of_a_rotation_that_is_moving_values,
         a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet,

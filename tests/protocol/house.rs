@@ -350,14 +350,6 @@ impl House {
         }
     }
 
-    /// A copy of an SQLite database as it is now, or as it was then put in its place again.
-    pub fn file(&self) -> Option<PathBuf> {
-        match &self.base {
-            Base::Sqlite(path) => Some(path.clone()),
-            Base::Postgres(_) => None,
-        }
-    }
-
     /// Every value opens for this application, in its place, to what it was.
     pub fn assert_readable(&self, app: &App) {
         for (table, column) in TABLES {

@@ -119,10 +119,9 @@ pub fn killed_at_the_end_of_every_phase_it_goes_on(kind: Kind) {
     house.assert_readable(&app);
 }
 
-pub fn a_database_that_was_restored_is_not_gone_on_with_unseen(kind: Kind) {
-    let Some(house) = House::build(kind, 40) else { return };
-    // Copying a file is all that it takes.
-    let Some(file) = house.file() else { return };
+pub fn a_database_that_was_restored_is_not_gone_on_with_unseen() {
+    let house = House::build(Kind::Sqlite, 40).unwrap();
+    let file = house.path("app.db");
     let app = house.app("web-1");
     house.rotate_until("re-encrypt", SLOWLY).kill();
     let backup = house.path("backup.db");

@@ -175,7 +175,7 @@ pub fn a_key_is_destroyed_when_nothing_needs_it_and_no_backup_does(kind: Kind) {
     assert!(destroy(&["--backup-horizon", "0d"]).text().contains("must be kept until"));
     house.configure("");
     assert_eq!(needs(&destroy(&[])), ["backup-horizon"]);
-    house.configure("[policy]\nbackup_horizon = \"0d\"\n");
+    house.configure("[policy]\nbackup_horizon = \"1s\"\n");
     assert!(destroy(&["--backup-horizon", "35d"]).text().contains("must be kept until"));
 
     // A value from a backup, and an instance that still holds the key.
