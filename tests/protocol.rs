@@ -49,6 +49,7 @@ scenarios!(
     interruptions::{
         a_killed_rotation_goes_on_in_its_phase,
         killed_at_the_end_of_every_phase_it_goes_on,
+        what_comes_back_meanwhile_is_found_before_the_end,
         a_second_operator_is_refused_with_id_and_owner,
         a_third_key_takes_the_place_of_a_rotation_that_is_moving_values,
         a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet,

@@ -69,6 +69,23 @@ pub fn a_killed_rotation_goes_on_in_its_phase(kind: Kind) {
     assert!(house.open_rotation().is_none());
 }
 
+/// A value that comes back under the old key in a dataset that was done, while the next one is being moved.
+pub fn what_comes_back_meanwhile_is_found_before_the_end(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let (old, notes) = (house.values("customers", "email").remove(0).1, house.values("notes", "note"));
+    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("the second dataset is being moved", || {
+        assert!(running.is_running(), "it ended early");
+        (house.values("notes", "note") != notes).then_some(())
+    });
+    house.execute(&format!("UPDATE customers SET email = '{old}' WHERE id = 1"));
+    let finished = running.wait();
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
+    house.assert_readable(&app);
+}
+
 /// Killed in every phase while the step to the next one is not durable yet: the phase is over, and nobody has written that down.
 pub fn killed_at_the_end_of_every_phase_it_goes_on(kind: Kind) {
     let Some(house) = House::build(kind, 40) else { return };

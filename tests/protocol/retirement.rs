@@ -111,6 +111,17 @@ pub fn a_damaged_value_keeps_the_old_key_with_readers(kind: Kind) {
     assert_eq!(done.code, Some(0), "{}", done.text());
     assert_eq!(done.document["rotation"], Value::from(id));
     assert!(house.keys()[0].2);
+    // The key id that a value names proves nothing: every value is opened.
+    let moved = house.values("notes", "note").remove(6).1;
+    let damaged = format!(
+        "{}{}{}",
+        &moved[..20],
+        if &moved[20..24] == "AAAA" { "BBBB" } else { "AAAA" },
+        &moved[24..]
+    );
+    house.execute(&format!("UPDATE notes SET note = '{damaged}' WHERE id = 7"));
+    let verified = house.run(&["verify", KEYSET]);
+    assert_eq!(verified.code, Some(7), "{}", verified.text());
 }
 
 pub fn an_older_keyring_is_not_gone_on_with(kind: Kind) {
