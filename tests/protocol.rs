@@ -10,6 +10,7 @@ mod protocol {
     pub mod house;
     pub mod interruptions;
     pub mod retirement;
+    pub mod sessions;
 }
 
 /// On SQLite, where copying a file is all that it takes.
@@ -61,6 +62,13 @@ scenarios!(
         availability_first_keeps_values_readable_and_evicts_whoever_is_missing,
         lock_down_takes_the_leaked_key_from_applications_at_once,
         a_rotation_becomes_an_emergency_and_does_not_go_back,
+    },
+    sessions::{
+        a_leak_ends_every_session_before_values_are_moved_and_no_login_of_after,
+        a_killed_ending_goes_on_with_its_cut_off,
+        without_the_store_of_sessions_no_value_is_moved,
+        a_schedule_ends_only_what_it_is_told_to,
+        a_rotation_that_becomes_an_emergency_ends_sessions_again,
     },
     retirement::{
         a_key_that_anything_needs_is_not_retired,

@@ -83,6 +83,7 @@ macro_rules! whole_contract {
                     hostile_names_of_instances_are_only_names,
                     of_a_keyset_one_rotation_is_open,
                     a_rotation_changes_under_its_generation_only,
+                    of_a_cut_off_the_first_one_counts,
                     state_of_version_1_is_upgraded_in_place,
                     one_operator_a_keyset,
                 },

@@ -86,6 +86,20 @@ impl CliError {
         self
     }
 
+    /// Adds another way, behind what to do next if that is said.
+    pub fn next_or(mut self, other: &str) -> Self {
+        self.next = Some(match self.next.take() {
+            Some(next) => format!("{next}; {other}"),
+            None => other.to_owned(),
+        });
+        self
+    }
+
+    /// What failed, without the rest.
+    pub fn what_failed(&self) -> &str {
+        &self.failed
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit

@@ -28,7 +28,8 @@ use crate::rotation::{Guarding, OnUnreadable, RotationReport, rotate};
 ///
 /// A keyset (KEYSET, described in reseal.toml): a new key is made and given to readers; when every live instance has it, it becomes
 /// primary; when every one seals with it, the values of all datasets are moved and verified; when nothing needs the old key any more, it
-/// is taken from readers. Instances say by themselves what they have (Keyring::report_to), or through reseal ack.
+/// is taken from readers. Instances say by themselves what they have (Keyring::report_to), or through reseal ack. With --compromised
+/// the sessions of every [session.NAME] end before values are moved; by schedule those with in_scheduled = true.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RotateArgs {
@@ -190,9 +191,19 @@ fn confirm(args: &RotateArgs, managed: bool, context: &mut Context<'_>) -> Resul
     agree(args, context)
 }
 
+impl RotateArgs {
+    fn question(&self) -> &'static str {
+        if self.compromised && !self.selection.names_a_table() {
+            "End all sessions of the configuration, and rewrite the values now?"
+        } else {
+            "Rewrite the values now?"
+        }
+    }
+}
+
 fn agree(args: &RotateArgs, context: &mut Context<'_>) -> Result<(), CliError> {
     let terminal = std::io::stdin().is_terminal();
-    let agreed = args.yes || (terminal && ask("Rewrite the values now?", context)?);
+    let agreed = args.yes || (terminal && ask(args.question(), context)?);
     if !agreed {
         return Err(CliError::new(Exit::Refused, "not confirmed")
             .durable("nothing was touched")

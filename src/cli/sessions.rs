@@ -14,9 +14,9 @@ use super::{CliError, Context, Exit};
 use crate::config::SessionSettings;
 use crate::key::{LockFault, ReplaceFault};
 use crate::secret::FileFault;
-use crate::session::{EndingOptions, Selection, SessionError};
-use crate::store::StoreError;
-use ending::{SETTLE, StoreView, end_sessions};
+use crate::session::{EndingOptions, SETTLE, Selection, SessionError};
+pub(super) use ending::store_of;
+use ending::{StoreView, end_sessions};
 
 /// End the sessions that exist now
 #[derive(Args)]
@@ -189,40 +189,19 @@ impl From<SessionError> for CliError {
             SessionError::Marks(_) => (Exit::Unusable, "name another file, or restore this one from a backup"),
             SessionError::Moving => (Exit::Incomplete, "run the command again when the cluster is stable"),
             SessionError::Refused(_) => (Exit::Refused, ""),
+            SessionError::Reference(_) => (Exit::Unusable, "set what the reference names"),
+            SessionError::Left(_) => (
+                Exit::Incomplete,
+                "find what writes them (a request that hangs, a job, a replica that writes); then run the command again",
+            ),
             SessionError::Server { .. } => (
                 Exit::Unreachable,
                 "look into the server's log, then run the command again: it continues",
             ),
-            SessionError::Store(error) => match error {
-                StoreError::Retry { .. } => (Exit::Incomplete, "run the command again: it continues"),
-                StoreError::Disconnected(_) | StoreError::Unreachable { .. } => (
-                    Exit::Unreachable,
-                    "run the command again when the database is reachable: it continues",
-                ),
-                StoreError::UnknownScheme | StoreError::Unusable { .. } => {
-                    (Exit::Unusable, "check the database's URL, user and password")
-                }
-                StoreError::ReadOnly(_) | StoreError::Vanished(_) | StoreError::Refused(_) => (Exit::Refused, ""),
-                StoreError::Superseded | StoreError::Held { .. } => (Exit::Conflict, ""),
-                StoreError::Pooled(_) => (Exit::Refused, "connect to the server itself, or to a pool in session mode"),
-                StoreError::OtherServer(_) => (
-                    Exit::Integrity,
-                    "find out which server is the primary and stop the other; then run the command again",
-                ),
-                StoreError::Restored(_) | StoreError::Implausible(_) => {
-                    (Exit::Integrity, "find out what answers there; then run the command again")
-                }
-                StoreError::State(_)
-                | StoreError::Storage { .. }
-                | StoreError::Row { .. }
-                | StoreError::Statement { .. }
-                | StoreError::Rewriter => (Exit::Unusable, "look into the database's log"),
-            },
-        };
-        // A failed database means the same for every command.
-        let exit = match &error {
-            SessionError::Store(cause) => store_error(cause, "ending sessions").exit(),
-            _ => exit,
+            // A failed database means the same for every command.
+            SessionError::Store(cause) => {
+                return store_error(cause, "ending sessions").durable("the end of every session that was ended so far");
+            }
         };
         let failure = Self::from_error(exit, &error);
         if next.is_empty() { failure } else { failure.next(next) }

@@ -39,6 +39,8 @@ pub enum DecidedBy {
     CreationColumn,
     /// Nothing: what the passes met was ended, and a session that was created meanwhile may be among it.
     Scan,
+    /// The "not before" mark of tokens, which is compared with the time at which each was issued.
+    Mark,
     /// Nothing was changed.
     DryRun,
 }
@@ -98,7 +100,37 @@ impl DecidedBy {
             Self::Snapshot => "snapshot",
             Self::CreationColumn => "creation-column",
             Self::Scan => "scan",
+            Self::Mark => "mark",
             Self::DryRun => "dry-run",
         }
     }
+
+    /// Reads the name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::NewKeyEvents,
+            Self::Snapshot,
+            Self::CreationColumn,
+            Self::Scan,
+            Self::Mark,
+            Self::DryRun,
+        ]
+        .into_iter()
+        .find(|decided_by| decided_by.as_str() == name)
+    }
 }
+
+impl EndingOptions {
+    /// Everybody's sessions.
+    pub(super) fn of_everybody(settle: Duration) -> Self {
+        Self {
+            selection: Selection::default(),
+            dry_run: false,
+            all_sessions: false,
+            settle,
+        }
+    }
+}
+
+/// How long requests that were under way at the cut-off may still write before the second pass looks.
+pub const SETTLE: Duration = Duration::from_secs(1);

@@ -1,11 +1,16 @@
 //! What can go wrong while sessions are ended. Never a key, a session or a credential.
 
+use crate::store::StoreError;
+
 /// Why sessions were not ended, or not all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The URL is no URL of a store.
     #[error("the URL is not a redis:// or rediss:// URL")]
     Url,
+    /// The reference to the URL leads nowhere.
+    #[error("{0}")]
+    Reference(String),
     /// The server cannot be reached, or its certificate is not accepted.
     #[error("cannot connect to {place}: {why}")]
     Unreachable {
@@ -40,6 +45,9 @@ pub enum SessionError {
     /// What was asked for cannot be done with this store. Nothing was touched.
     #[error("{0}")]
     Refused(String),
+    /// Sessions came back however often they were ended.
+    #[error("{0} sessions are left although they should be gone: something writes them again and again")]
+    Left(u64),
     /// The file of marks cannot be read, locked or replaced.
     #[error("the file of not-before marks is unusable")]
     File(#[source] crate::secret::FileFault),
@@ -48,7 +56,7 @@ pub enum SessionError {
     Marks(crate::session::MarksFault),
     /// A database said no.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     /// The server answered something else.
     #[error("{place} failed ({code})")]
     Server {
@@ -57,4 +65,23 @@ pub enum SessionError {
         /// The server's error code.
         code: String,
     },
+}
+
+impl SessionError {
+    /// Whether it may go away by itself: a server that is restarted, a failover, slots that move.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::ReadOnly { .. } | Self::Moving => true,
+            Self::Store(cause) => cause.is_retryable() || cause.wants_reconnect(),
+            Self::Server { code, .. } => matches!(code.as_str(), "LOADING" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY"),
+            Self::Url
+            | Self::Reference(_)
+            | Self::Credentials { .. }
+            | Self::Permission { .. }
+            | Self::Refused(_)
+            | Self::Left(_)
+            | Self::File(_)
+            | Self::Marks(_) => false,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use reseal::app::{Keyring, KeysetHandle, Options, ReportOptions, Reporting, Unlock};
 use reseal::format::by_name;
 use reseal::key::{self, Algorithm, KeyId, KeyState, KeyringEdit, Keyset, Previous, Seal, write_private};
+use reseal::store::ledger::ending::{EndingRecord, Endings};
 use reseal::store::ledger::instance::{Instance, Instances, Report};
 use reseal::store::ledger::rotation::{RotationRecord, Rotations};
 use reseal::store::{self, Control};
@@ -155,23 +156,27 @@ impl House {
     /// The values of a table by id.
     pub fn values(&self, table: &str, column: &str) -> Vec<(i64, String)> {
         let sql = format!("SELECT id || '|' || {column} FROM {table} ORDER BY id");
-        let lines: Vec<String> = match &self.base {
+        let split = |line: String| {
+            let (id, value) = line.split_once('|').unwrap();
+            (id.parse().unwrap(), value.to_owned())
+        };
+        self.texts(&sql).into_iter().map(split).collect()
+    }
+
+    /// The first column of an answer.
+    pub fn texts(&self, sql: &str) -> Vec<String> {
+        match &self.base {
             Base::Sqlite(path) => {
                 let connection = rusqlite::Connection::open(path).unwrap();
-                let mut statement = connection.prepare(&sql).unwrap();
+                let mut statement = connection.prepare(sql).unwrap();
                 statement
                     .query_map([], |row| row.get(0))
                     .unwrap()
                     .map(Result::unwrap)
                     .collect()
             }
-            Base::Postgres(database) => database.texts(&sql).into_iter().map(Option::unwrap).collect(),
-        };
-        let split = |line: String| {
-            let (id, value) = line.split_once('|').unwrap();
-            (id.parse().unwrap(), value.to_owned())
-        };
-        lines.into_iter().map(split).collect()
+            Base::Postgres(database) => database.texts(sql).into_iter().map(Option::unwrap).collect(),
+        }
     }
 
     fn unlock(&self) -> Unlock {
@@ -258,6 +263,25 @@ impl House {
 
     pub fn open_rotation(&self) -> Option<RotationRecord> {
         self.with_control(async |control| Rotations::of(control).open(KEYSET).await.unwrap())
+    }
+
+    /// What the open rotation, or the last one, has on record of sessions.
+    pub fn endings(&self) -> Vec<EndingRecord> {
+        self.with_control(async |control| {
+            let Some(latest) = Rotations::of(control).list().await.unwrap().into_iter().next() else {
+                return Vec::new();
+            };
+            Endings::of(control).list(&latest.id).await.unwrap()
+        })
+    }
+
+    /// How many parts of what existed at cut-offs are kept.
+    pub fn snapshots(&self) -> usize {
+        let table = match &self.base {
+            Base::Sqlite(_) => "reseal_session_snapshot",
+            Base::Postgres(_) => "reseal.session_snapshot",
+        };
+        self.texts(&format!("SELECT snapshot FROM {table}")).len()
     }
 
     /// Values that batches have moved so far.

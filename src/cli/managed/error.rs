@@ -31,9 +31,24 @@ pub fn protocol_error(error: ProtocolError) -> CliError {
             .durable(DURABLE)
             .next("see reseal status"),
         ProtocolError::Store { step, cause } => store_error(&cause, step),
-        ProtocolError::Sessions(_) => CliError::new(Exit::Incomplete, error.to_string())
-            .durable(DURABLE)
-            .next("run the same command again: sessions are ended before a value is moved"),
+        ProtocolError::Sessions { name, cause, begun, reports } => {
+            let error = CliError::from(cause).at(format!("sessions {name}"));
+            let others = "or see to those sessions yourself: --no-sessions";
+            if !begun {
+                return error
+                    .durable("what was there before: this run has touched nothing")
+                    .next_or(others);
+            }
+            let ended: Vec<&str> = reports.iter().filter(|report| report.is_ended()).map(|report| report.name.as_str()).collect();
+            let ended = if ended.is_empty() {
+                String::new()
+            } else {
+                format!("; the sessions {} are ended", ended.join(", "))
+            };
+            error
+                .durable(format!("the new key is primary for every writer, and the cut-offs of sessions stand{ended}; no value is moved yet"))
+                .next_or(others)
+        }
         ProtocolError::Phase(_) => CliError::from_error(Exit::Bug, &error).durable(DURABLE).next("look at reseal status, and report this"),
         ProtocolError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
             .durable(DURABLE)

@@ -5,17 +5,19 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::error::protocol_error;
+use super::sessions::SessionsPlanEntry;
 use super::{ManagedArgs, ask_only};
 use crate::cli::arg::KeyringArgs;
 use crate::cli::documents::{self, Outcome};
 use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning};
-use crate::rotation::protocol::{plan, verify};
+use crate::rotation::protocol::{plan, plan_sessions, verify};
 use crate::rotation::{Options, preflight};
 
 #[derive(Serialize)]
 struct PlansDocument<'a> {
     keyset: &'a str,
     datasets: Vec<NamedPlan<'a>>,
+    sessions: Vec<SessionsPlanEntry>,
     allowed: bool,
     exit: u8,
 }
@@ -34,15 +36,20 @@ pub fn plan_keyset(
     options: Options,
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
-    let managed = args.managed(keyring, ask_only(), options, context)?;
-    let reports = tuning::run(context.output.is_json(), async |_progress, _stop| {
-        plan(&managed).await.map_err(protocol_error)
+    let managed = args.managed(keyring, ask_only(), options, true, context)?;
+    let (reports, sessions) = tuning::run(context.output.is_json(), async |_progress, _stop| {
+        let reports = plan(&managed).await.map_err(protocol_error)?;
+        Ok((reports, plan_sessions(&managed).await))
     })?;
+    let sessions: Vec<SessionsPlanEntry> = sessions.iter().map(SessionsPlanEntry::of).collect();
     let allowed = reports.iter().all(|(_, report)| preflight::allows(&report.findings));
     let exit = if allowed { Exit::Done } else { Exit::Refused };
     for (name, report) in &reports {
         context.output.say(&format!("dataset {name}:"));
         one_plan::say(report, preflight::allows(&report.findings), context);
+    }
+    for planned in &sessions {
+        context.output.say(&planned.sentence());
     }
     let document = PlansDocument {
         keyset: managed.keyset.as_str(),
@@ -53,6 +60,7 @@ pub fn plan_keyset(
                 plan: one_plan::PlanDocument::of(report),
             })
             .collect(),
+        sessions,
         allowed,
         exit: exit.code(),
     };
@@ -90,7 +98,7 @@ pub fn verify_keyset(
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
     let begun = Instant::now();
-    let managed = args.managed(keyring, ask_only(), options, context)?;
+    let managed = args.managed(keyring, ask_only(), options, false, context)?;
     let (reports, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
         let reports = verify(&managed, &progress, &stop).await.map_err(protocol_error)?;
         Ok((reports, progress))

@@ -7,6 +7,7 @@ pub mod look;
 pub mod report;
 pub mod retire;
 pub mod rotate;
+pub mod sessions;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +15,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::arg::{KeyringArgs, parse_time};
+use super::sessions::store_of;
 use super::{CliError, Context, Exit};
-use crate::config::{Config, Dataset, UrlRef};
+use crate::config::{Config, Dataset, SessionPlace, UrlRef};
 use crate::format;
 use crate::key::KeysetName;
 use crate::rotation::Options;
 use crate::rotation::protocol::{
-    EVICT_AFTER_DEFAULT, GATE_TIMEOUT_DEFAULT, GateRules, Managed, ManagedColumn, ManagedDataset, Place,
+    EVICT_AFTER_DEFAULT, GATE_TIMEOUT_DEFAULT, GateRules, Managed, ManagedColumn, ManagedDataset, ManagedSessions, Place,
 };
 use crate::store;
 
@@ -82,12 +84,14 @@ impl ManagedArgs {
         }
     }
 
-    /// Reads the configuration and everything that it refers to, and chooses the keyset. Connects to nothing yet.
+    /// Reads the configuration and everything that it refers to, where sessions are only if that is needed, and chooses the keyset.
+    /// Connects to nothing yet.
     pub fn managed(
         &self,
         keyring: &KeyringArgs,
         gates: GateRules,
         options: Options,
+        with_sessions: bool,
         context: &mut Context<'_>,
     ) -> Result<Managed, CliError> {
         let path = self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
@@ -123,6 +127,7 @@ impl ManagedArgs {
                 managed_dataset(dataset, place).map_err(at)
             })
             .collect::<Result<_, _>>()?;
+        let sessions = sessions_of(&config, with_sessions, context);
         let keyring = keyring.configured(config.keyring.as_ref());
         Ok(Managed {
             unlock: keyring.unlock_existing(context)?,
@@ -134,7 +139,7 @@ impl ManagedArgs {
             gates,
             backup_horizon: config.policy.backup_horizon,
             now: context.now,
-            sessions: None,
+            sessions,
         })
     }
 
@@ -153,6 +158,20 @@ impl ManagedArgs {
             (None, _) => Err(CliError::usage("the configuration has several keysets").next(format!("name one: {listed}"))),
         }
     }
+}
+
+/// A reference that leads nowhere matters only when those sessions are to end; one that is not needed is not read.
+fn sessions_of(config: &Config, are_needed: bool, context: &mut Context<'_>) -> Vec<ManagedSessions> {
+    let sessions = config.sessions.iter().map(|settings| ManagedSessions {
+        name: settings.name.clone(),
+        store: match are_needed {
+            true => store_of(&settings.place, context).map_err(|error| error.what_failed().to_owned()),
+            false => Err("the URL was not asked for".to_owned()),
+        },
+        is_of_tokens: matches!(settings.place, SessionPlace::Tokens { .. }),
+        in_scheduled: settings.in_scheduled,
+    });
+    sessions.collect()
 }
 
 fn managed_dataset(dataset: &Dataset, place: usize) -> Result<ManagedDataset, CliError> {

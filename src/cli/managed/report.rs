@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::sessions::SessionsEntry;
 use crate::cli::documents::{self, Outcome};
 use crate::cli::error::ErrorDocument;
 use crate::cli::status::InstanceEntry;
@@ -31,6 +32,7 @@ pub struct ManagedDocument {
     phases: Vec<PhaseEntry>,
     datasets: Vec<DatasetEntry>,
     instances: Vec<InstanceEntry>,
+    sessions: Vec<SessionsEntry>,
     retired: Vec<u32>,
     needs: Vec<NeedEntry>,
     verified: bool,
@@ -101,6 +103,8 @@ pub struct UnfinishedDocument<'a> {
     phases: Vec<documents::Phase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gate: Option<GateEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<SessionsEntry>,
     elapsed_seconds: f64,
     verified: bool,
     exit: u8,
@@ -224,6 +228,7 @@ pub fn finished(
         phases: report.phases.iter().map(phase).collect(),
         datasets,
         instances: report.instances.into_iter().map(InstanceEntry::of).collect(),
+        sessions: report.sessions.iter().map(SessionsEntry::of).collect(),
         retired: report.retired.into_iter().map(|key| key.0).collect(),
         needs: report.needs.iter().map(NeedEntry::of).collect(),
         verified,
@@ -245,7 +250,7 @@ pub fn unfinished<'a>(
     rotation: Option<&'a str>,
     keyset: &'a str,
     error: &'a CliError,
-    gate: Option<GateEntry>,
+    (gate, sessions): (Option<GateEntry>, Vec<SessionsEntry>),
     progress: &Progress,
     begun: Instant,
 ) -> UnfinishedDocument<'a> {
@@ -258,6 +263,7 @@ pub fn unfinished<'a>(
         lost_races: count(&progress.lost_races),
         phases: documents::phases(progress),
         gate,
+        sessions,
         elapsed_seconds: documents::seconds(begun.elapsed()),
         verified: false,
         exit: error.exit().code(),

@@ -36,7 +36,7 @@ pub fn run(
     let mut gates = ask_only();
     // Somebody who has no instances has nobody to ask; whoever is there is asked.
     gates.expect = Some(0);
-    let managed = args.managed(keyring, gates, Options::default(), context)?;
+    let managed = args.managed(keyring, gates, Options::default(), false, context)?;
     let open = || Keyring::open(&managed.keyring, &managed.unlock, 0).map_err(CliError::from);
     let key = key(&open()?)?;
     let needs = tuning::run(context.output.is_json(), async |progress, stop| {

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::error::protocol_error;
 use super::report::{self, GateEntry};
+use super::sessions::SessionsEntry;
 use super::{GateArgs, ManagedArgs};
 use crate::cli::arg::KeyringArgs;
 use crate::cli::{CliError, Context, Exit, tuning};
@@ -35,6 +36,10 @@ pub struct WishArgs {
     #[arg(long, conflicts_with = "table")]
     no_retire: bool,
 
+    /// End no sessions: I see to them myself (reseal sessions invalidate)
+    #[arg(long, conflicts_with = "table")]
+    no_sessions: bool,
+
     #[command(flatten)]
     gates: GateArgs,
 }
@@ -59,6 +64,7 @@ impl WishArgs {
             compromised: compromised.then_some(policy),
             supersede: self.supersede,
             retire: !self.no_retire,
+            sessions: !self.no_sessions,
         }
     }
 
@@ -80,10 +86,10 @@ pub fn run(
     let begun = Instant::now();
     #[cfg(debug_assertions)]
     super::broken_gates::break_as_ordered();
-    let managed = args.managed(keyring, rules, options, context)?;
+    let managed = args.managed(keyring, rules, options, wish.sessions, context)?;
     let progress_of_run: Mutex<Option<Arc<Progress>>> = Mutex::default();
     let seen = || progress_of_run.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut gate, terminal) = (None, Terminal::default());
+    let (mut gate, mut sessions, terminal) = (None, Vec::new(), Terminal::default());
     let outcome = tuning::run(context.output.is_json(), async |progress, stop| {
         *seen() = Some(Arc::clone(&progress));
         let report = rotate(&managed, &wish, &progress, &stop, &terminal).await;
@@ -91,6 +97,7 @@ pub fn run(
             match &error {
                 ProtocolError::Gate { gate: stood, .. } => gate = Some(GateEntry::of(stood)),
                 ProtocolError::Held { rotation: Some(id), .. } => terminal.rotation(id),
+                ProtocolError::Sessions { reports, .. } => sessions = reports.iter().map(SessionsEntry::of).collect(),
                 _ => {}
             }
             protocol_error(error)
@@ -107,7 +114,7 @@ pub fn run(
         Err(error) => {
             context.output.say(&error.text());
             let rotation = terminal.rotation.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let document = report::unfinished(rotation.as_deref(), keyset, &error, gate, &progress, begun);
+            let document = report::unfinished(rotation.as_deref(), keyset, &error, (gate, sessions), &progress, begun);
             context.output.document("reseal.rotate/1", &document)?;
             Ok(error.exit())
         }

@@ -1,4 +1,4 @@
-//! Ending the sessions of the configuration, store after store: for `reseal sessions invalidate`, and inside a rotation.
+//! Ending the sessions of the configuration, store after store, and what they end in: `reseal sessions invalidate`.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use crate::cli::{CliError, Context};
-use crate::config::{MarksAt, SessionPlace, SessionSettings, UrlRef};
+use crate::config::{MarksAt, SecretRef, SessionPlace, SessionSettings, UrlRef};
 use crate::session::{
-    DecidedBy, Ended, EndingOptions, MarkOptions, MarkPlace, MarkScope, Marked, RedisServer, end_redis_sessions,
-    end_table_sessions, raise_mark,
+    DecidedBy, Ended, EndingOptions, MARK_LOCK_WAIT, MarkOptions, MarkPlace, MarkScope, Marked, RedisServer, SessionStore,
+    end_redis_sessions, end_table_sessions, raise_mark,
 };
 
 /// What was done with one store.
@@ -95,31 +95,17 @@ fn end_store(
     began: Instant,
     context: &mut Context<'_>,
 ) -> Result<StoreView, CliError> {
-    let ended = match &session.place {
-        SessionPlace::Redis {
-            url,
-            cluster,
-            allow_plaintext,
-            layout,
-        } => {
-            context.secrets.keep_from_children(url);
-            let secret = context.secrets.read_url(&UrlRef::Secret(url.clone()))?;
-            let server = RedisServer::parse(&secret, *cluster, *allow_plaintext)?;
-            runtime.block_on(end_redis_sessions(&server, layout, options))?
-        }
-        SessionPlace::Table { url, layout } => {
-            let url = read_url(url, context)?;
-            runtime.block_on(end_table_sessions(&url, layout, options))?
-        }
-        SessionPlace::Tokens { marks, clock_skew } => {
+    let ended = match store_of(&session.place, context)? {
+        SessionStore::Redis { server, layout } => runtime.block_on(end_redis_sessions(&server, &layout, options))?,
+        SessionStore::Table { url, layout } => runtime.block_on(end_table_sessions(&url, &layout, options))?,
+        SessionStore::Tokens { place, clock_skew } => {
             let marking = MarkOptions {
                 scope: MarkScope::of(&options.selection)?,
                 at: options.selection.before,
-                clock_skew: *clock_skew,
+                clock_skew,
                 dry_run: options.dry_run,
-                lock_wait: LOCK_WAIT,
+                lock_wait: MARK_LOCK_WAIT,
             };
-            let place = mark_place(marks, context)?;
             let marked = runtime.block_on(raise_mark(&place, &marking, context.now))?;
             tell_mark(&session.name, &marked, options.dry_run, context);
             return Ok(StoreView::Tokens(TokensView {
@@ -136,6 +122,29 @@ fn end_store(
     Ok(StoreView::Stored(StoredView::of(&session.name, &ended, began.elapsed())))
 }
 
+/// The store of a section of the configuration, with what its references say. Connects to nothing yet.
+pub(in crate::cli) fn store_of(place: &SessionPlace, context: &mut Context<'_>) -> Result<SessionStore, CliError> {
+    Ok(match place {
+        SessionPlace::Redis {
+            url,
+            cluster,
+            allow_plaintext,
+            layout,
+        } => SessionStore::Redis {
+            server: Box::new(redis_at(url, *cluster, *allow_plaintext, context)?),
+            layout: layout.clone(),
+        },
+        SessionPlace::Table { url, layout } => SessionStore::Table {
+            url: read_url(url, context)?,
+            layout: layout.clone(),
+        },
+        SessionPlace::Tokens { marks, clock_skew } => SessionStore::Tokens {
+            place: mark_place(marks, context)?,
+            clock_skew: *clock_skew,
+        },
+    })
+}
+
 fn mark_place(marks: &MarksAt, context: &mut Context<'_>) -> Result<MarkPlace, CliError> {
     Ok(match marks {
         MarksAt::File(path) => MarkPlace::File(path.clone()),
@@ -144,18 +153,25 @@ fn mark_place(marks: &MarksAt, context: &mut Context<'_>) -> Result<MarkPlace, C
             cluster,
             allow_plaintext,
             key,
-        } => {
-            let secret = read_url(&UrlRef::Secret(url.clone()), context)?;
-            MarkPlace::Redis {
-                server: Box::new(RedisServer::parse(&secret, *cluster, *allow_plaintext)?),
-                key: key.clone(),
-            }
-        }
+        } => MarkPlace::Redis {
+            server: Box::new(redis_at(url, *cluster, *allow_plaintext, context)?),
+            key: key.clone(),
+        },
         MarksAt::Table { url, table } => MarkPlace::Table {
             url: read_url(url, context)?,
             table: table.clone(),
         },
     })
+}
+
+fn redis_at(
+    url: &SecretRef,
+    is_cluster: bool,
+    allow_plaintext: bool,
+    context: &mut Context<'_>,
+) -> Result<RedisServer, CliError> {
+    let url = read_url(&UrlRef::Secret(url.clone()), context)?;
+    Ok(RedisServer::parse(&url, is_cluster, allow_plaintext)?)
 }
 
 fn read_url(url: &UrlRef, context: &mut Context<'_>) -> Result<Zeroizing<String>, CliError> {
@@ -244,9 +260,3 @@ impl StoredView {
         }
     }
 }
-
-/// How long requests that were under way at the cut-off may still write before the second pass looks.
-pub(in crate::cli) const SETTLE: Duration = Duration::from_secs(1);
-
-/// How long another writer of a file of marks is waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use super::machine::{Machine, ManagedReport};
 use super::operators::Operators;
 use super::phase::Phase;
 use super::seen;
+use super::sessions::Ending;
 use super::{Managed, ProtocolError, Watch, Wish};
 use crate::key::{Entry, KeyId, KeyState, Keyring, Keyset, Previous};
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord};
@@ -54,6 +55,19 @@ async fn run(
     let aim = decide::decide(wish, keyset, open.as_ref().map(|(_, record)| record), finished.as_ref())?;
     refuse_early(managed, wish, &aim, keyset, &mut ledgers, stop).await?;
     seen::compare(managed, &mut ledgers, stop).await?;
+    let goes_on = open.as_ref().filter(|_| matches!(aim.start, Start::Resume));
+    let endings = match goes_on {
+        Some((home, record)) => ledgers.endings(*home, &record.id, stop).await?,
+        None => Vec::new(),
+    };
+    let (direction, mode) = (aim.direction, aim.mode);
+    let ending = Ending {
+        managed,
+        wish,
+        direction,
+        mode,
+    };
+    ending.check(&endings, watch).await?;
 
     ledgers.migrate(stop).await?;
     let (keyring, target) = make_target_durable(managed, &aim, keyring, open.as_ref().map(|(_, record)| record))?;
@@ -201,6 +215,7 @@ async fn open_record(
                 ..Change::default()
             };
             ledgers.change(home, &claimed, end, stop).await?;
+            ledgers.forget_snapshots(home, &record.id, stop).await?;
             follows = Some(record.id);
         }
         (

@@ -3,6 +3,7 @@
 use super::super::retry::{Patience, Remedy};
 use super::{Place, ProtocolError};
 use crate::rotation::progress::Stop;
+use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endings, NewEnding};
 use crate::store::ledger::instance::{Instance, Instances};
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord, Rotations};
 use crate::store::{Control, StoreError};
@@ -164,6 +165,86 @@ impl<'p> Ledgers<'p> {
             all.push(self.patiently(at, stop, &mut attempt, arguments.clone()).await?);
         }
         Ok(all)
+    }
+
+    /// What a rotation has ended of sessions. Writes nothing.
+    pub async fn endings(&mut self, at: usize, rotation: &str, stop: &Stop) -> Result<Vec<EndingRecord>, ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, rotation: String| Endings::of(control).list(&rotation).await,
+            rotation.to_owned(),
+        )
+        .await
+    }
+
+    /// Keeps a part of what existed at a cut-off.
+    pub async fn keep_snapshot(
+        &mut self,
+        (at, rotation): (usize, &str),
+        (snapshot, part): (&str, u64),
+        digests: String,
+        stop: &Stop,
+    ) -> Result<(), ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, (rotation, snapshot, digests): (String, String, String)| {
+                Endings::of(control).keep(&rotation, &snapshot, part, &digests).await
+            },
+            (rotation.to_owned(), snapshot.to_owned(), digests),
+        )
+        .await
+    }
+
+    /// Records a cut-off, or gives the one that was recorded first.
+    pub async fn begin_ending(&mut self, at: usize, new: NewEnding, stop: &Stop) -> Result<EndingRecord, ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, new: NewEnding| Endings::of(control).begin(&new).await,
+            new,
+        )
+        .await
+    }
+
+    /// What existed at a cut-off.
+    pub async fn snapshot_parts(&mut self, at: usize, snapshot: &str, stop: &Stop) -> Result<Vec<String>, ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, snapshot: String| Endings::of(control).parts(&snapshot).await,
+            snapshot.to_owned(),
+        )
+        .await
+    }
+
+    /// Records what a run counted.
+    pub async fn record_ending(
+        &mut self,
+        (at, name): (usize, &EndingName),
+        counts: EndingCounts,
+        is_end: bool,
+        stop: &Stop,
+    ) -> Result<(), ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, name: EndingName| Endings::of(control).record(&name, counts, is_end).await,
+            name.clone(),
+        )
+        .await
+    }
+
+    /// Forgets what existed at the cut-offs of a rotation.
+    pub async fn forget_snapshots(&mut self, at: usize, rotation: &str, stop: &Stop) -> Result<(), ProtocolError> {
+        self.patiently(
+            at,
+            stop,
+            async |control, rotation: String| Endings::of(control).forget(&rotation).await,
+            rotation.to_owned(),
+        )
+        .await
     }
 
     async fn patiently<T, A>(

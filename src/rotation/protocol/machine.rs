@@ -19,6 +19,7 @@ use super::guards::{self, Guards};
 use super::ledgers::Ledgers;
 use super::phase::Phase;
 use super::retire::{self, Need, RetirementProof};
+use super::sessions::{Ending, SessionsReport};
 use super::{Managed, ProtocolError, Watch, Wish};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, OldPrimary, Previous};
 use crate::store::ledger::instance::Instance;
@@ -36,6 +37,8 @@ pub struct ManagedReport {
     pub datasets: Vec<DatasetReport>,
     /// The instances of the keyset in the end.
     pub instances: Vec<Instance>,
+    /// The sessions that this rotation ends, and how that stands.
+    pub sessions: Vec<SessionsReport>,
     /// Keys that were taken from readers.
     pub retired: Vec<KeyId>,
     /// Why they were not, each reason with its count.
@@ -164,21 +167,28 @@ impl<'m> Machine<'m> {
     async fn promoted(&mut self) -> Result<Passed, ProtocolError> {
         let begun = Instant::now();
         self.enter(Phase::Promote).await?;
-        self.end_sessions().await?;
         let passed = self.gate(GateKind::Promote).await?;
         let (target, keyring) = (self.target, &self.keyring);
         self.guards.put_up(self.managed.keyset_of(keyring)?, target).await?;
+        self.end_sessions().await?;
         self.done(Phase::Promote, begun, Some(passed.gate().clone()));
         Ok(passed)
     }
 
-    /// The place where sessions end: nothing seals with a leaked key any more, and no value has been moved yet.
-    async fn end_sessions(&self) -> Result<(), ProtocolError> {
-        let Some(sessions) = &self.managed.sessions else {
-            return Ok(());
-        };
-        let compromised = matches!(self.mode, Mode::Compromised(_));
-        sessions.end_sessions(compromised).await.map_err(ProtocolError::Sessions)
+    /// The place where sessions end: whoever has not switched was waited for or evicted, and no value has been moved yet.
+    async fn end_sessions(&mut self) -> Result<(), ProtocolError> {
+        let rotation = (self.home, self.record.id.as_str());
+        let (ending, ledgers) = (self.ending(), &mut self.ledgers);
+        ending.run(rotation, ledgers, self.stop, self.watch).await
+    }
+
+    fn ending(&self) -> Ending<'m> {
+        Ending {
+            managed: self.managed,
+            wish: self.wish,
+            direction: self.direction,
+            mode: self.mode,
+        }
     }
 
     async fn re_encrypt(&mut self) -> Result<(), ProtocolError> {
@@ -314,6 +324,7 @@ impl<'m> Machine<'m> {
             Direction::Forward => Phase::Done,
             Direction::Back => Phase::RolledBack,
         };
+        self.ledgers.forget_snapshots(self.home, &self.record.id, self.stop).await?;
         self.step(end, true).await
     }
 
@@ -431,7 +442,10 @@ impl<'m> Machine<'m> {
 
     async fn report(mut self, needs: Vec<Need>) -> Result<ManagedReport, ProtocolError> {
         let instances = self.ledgers.instances(self.stop).await?;
+        let rotation = (self.home, self.record.id.as_str());
+        let sessions = self.ending().reports(rotation, &mut self.ledgers, self.stop).await?;
         Ok(ManagedReport {
+            sessions,
             revision: self.keyset()?.revision(),
             record: self.record,
             phases: self.phases,

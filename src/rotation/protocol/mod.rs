@@ -21,18 +21,19 @@ mod operators;
 mod phase;
 mod retire;
 mod seen;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use super::preflight::Finding;
 use super::{Options, RotationError};
 use crate::format::Format;
 use crate::key::{KeyId, KeyringError, KeysetError, KeysetName, Unlock};
+use crate::session::SessionError;
 use crate::store::{Store, StoreError};
 
 pub use begin::rotate;
@@ -45,6 +46,7 @@ pub use gate::{Gate, GateKind, GateRules, Missing, Passed};
 pub use machine::{ManagedReport, PhaseReport};
 pub use phase::{ForbiddenPhase, Phase, STEPS, Step};
 pub use retire::{Need, RetirementProof, retire};
+pub use sessions::{ManagedSessions, SessionsPlan, SessionsReport, plan_sessions};
 
 /// A keyset, where its values are, and how to go about rotating it.
 pub struct Managed {
@@ -66,8 +68,8 @@ pub struct Managed {
     pub backup_horizon: Option<SignedDuration>,
     /// Tells the time that key transitions are recorded with. Nothing is decided by it.
     pub now: fn() -> Timestamp,
-    /// Ends the sessions that depend on the keyset, before its values are moved.
-    pub sessions: Option<Box<dyn EndSessions>>,
+    /// The sessions that end before values are moved: when a key has leaked, all of them.
+    pub sessions: Vec<ManagedSessions>,
 }
 
 /// A database.
@@ -113,6 +115,8 @@ pub struct Wish {
     pub supersede: bool,
     /// Whether the old keys are taken from readers in the end.
     pub retire: bool,
+    /// Whether sessions end; otherwise the operator sees to them.
+    pub sessions: bool,
 }
 
 /// Hears what goes on: who is waited for, what is done. The lines are for people.
@@ -122,13 +126,6 @@ pub trait Watch: Send + Sync {
 
     /// The rotation has this id, whatever becomes of the run.
     fn rotation(&self, _id: &str) {}
-}
-
-/// Ends sessions. Called once in every run, after the promotion and before the first value is moved; it may find nothing to do.
-#[async_trait]
-pub trait EndSessions: Send + Sync {
-    /// Ends them. `compromised` says that a key has leaked. An error stops the rotation there; the same command calls it again.
-    async fn end_sessions(&self, compromised: bool) -> Result<(), String>;
 }
 
 /// Why the rotation of a keyset did not run to its end. Whatever was done before is durable, and the same command goes on.
@@ -190,9 +187,19 @@ pub enum ProtocolError {
         #[source]
         cause: StoreError,
     },
-    /// Sessions could not be ended; no value was moved after that.
-    #[error("sessions could not be ended: {0}")]
-    Sessions(String),
+    /// Sessions could not be ended, and no value was moved after that; or it was found out before anything was touched.
+    #[error("sessions {name}: {cause}")]
+    Sessions {
+        /// Their name in the configuration.
+        name: String,
+        /// Why.
+        #[source]
+        cause: SessionError,
+        /// Whether keys had changed before.
+        begun: bool,
+        /// How it stands with all of them.
+        reports: Vec<SessionsReport>,
+    },
     /// A phase would follow one that it does not follow: the record was edited, or this is a bug.
     #[error(transparent)]
     Phase(#[from] ForbiddenPhase),

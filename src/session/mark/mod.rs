@@ -158,3 +158,6 @@ const NAME_BYTES_MAX: usize = 512;
 
 /// The largest clock skew that can be configured, and a second.
 const WAIT_MAX: Duration = Duration::from_secs(61);
+
+/// How long another writer of a file of marks is waited for.
+pub const MARK_LOCK_WAIT: Duration = Duration::from_secs(10);

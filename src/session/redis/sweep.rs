@@ -12,7 +12,8 @@ use redis::{Pipeline, Value};
 use super::connect::RedisServer;
 use super::spring;
 use super::watch::Watch;
-use crate::session::{ByUser, DecidedBy, Ended, EndingOptions, Glob, RedisLayout, SessionError};
+use crate::session::snapshot::Gathering;
+use crate::session::{ByUser, DecidedBy, Ended, EndingOptions, Glob, KnownSessions, RedisLayout, SessionError};
 
 /// One node, while its sessions are being ended.
 pub(super) struct Sweep<'s> {
@@ -21,6 +22,10 @@ pub(super) struct Sweep<'s> {
     pub(super) layout: &'s RedisLayout,
     pub(super) options: &'s EndingOptions,
     pub(super) watch: Watch,
+    /// What was there at a cut-off that was taken before; then the watch decides nothing.
+    pub(super) known: Option<&'s KnownSessions>,
+    /// Where sessions are counted in, while a cut-off is taken.
+    pub(super) gathering: Option<Gathering>,
     pub(super) ended: Ended,
 }
 
@@ -36,7 +41,7 @@ pub async fn end_redis_sessions(
     let (nodes, places) = server.topology().await?;
     let mut total: Option<Ended> = None;
     for node in &nodes {
-        let ended = end_on_node(node, &layout, options).await?;
+        let ended = Sweep::begin(node, &layout, options, None).await?.end().await?;
         total = Some(match total {
             None => ended,
             Some(total) => total.and(ended),
@@ -50,7 +55,11 @@ pub async fn end_redis_sessions(
 }
 
 /// The layout with the pattern of the user or tenant that is meant. Refuses what the store cannot tell.
-fn narrowed(server: &RedisServer, layout: &RedisLayout, options: &EndingOptions) -> Result<RedisLayout, SessionError> {
+pub(super) fn narrowed(
+    server: &RedisServer,
+    layout: &RedisLayout,
+    options: &EndingOptions,
+) -> Result<RedisLayout, SessionError> {
     let refused = |why: &str| Err(SessionError::Refused(why.to_owned()));
     let selection = &options.selection;
     let mut layout = layout.clone();
@@ -92,58 +101,94 @@ fn narrowed(server: &RedisServer, layout: &RedisLayout, options: &EndingOptions)
     Ok(layout)
 }
 
-async fn end_on_node(server: &RedisServer, layout: &RedisLayout, options: &EndingOptions) -> Result<Ended, SessionError> {
-    let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-    let (mut connection, mut watch) = if options.dry_run {
-        (server.connect(None).await?, Watch::blind())
-    } else {
-        match server.connect(Some(sender)).await {
-            Ok(mut connection) => {
-                let watch = Watch::begin(&mut connection, events).await;
-                (connection, watch)
+impl<'s> Sweep<'s> {
+    /// Connects, and takes the cut-off, unless one was taken before.
+    pub(super) async fn begin(
+        server: &'s RedisServer,
+        layout: &'s RedisLayout,
+        options: &'s EndingOptions,
+        known: Option<&'s KnownSessions>,
+    ) -> Result<Self, SessionError> {
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let (mut connection, mut watch) = if options.dry_run || known.is_some() {
+            (server.connect(None).await?, Watch::blind())
+        } else {
+            match server.connect(Some(sender)).await {
+                Ok(mut connection) => {
+                    let watch = Watch::begin(&mut connection, events).await;
+                    (connection, watch)
+                }
+                // Before version 6 a server knows no HELLO, and announces nothing on this connection.
+                Err(SessionError::Server { .. }) => (server.connect(None).await?, Watch::blind()),
+                Err(error) => return Err(error),
             }
-            // Before version 6 a server knows no HELLO, and announces nothing on this connection.
-            Err(SessionError::Server { .. }) => (server.connect(None).await?, Watch::blind()),
-            Err(error) => return Err(error),
-        }
-    };
-    let cut_off = match watch.start(server, &mut connection).await {
-        Some(time) => time,
-        None => server_time(server, &mut connection).await?,
-    };
-    let cut_off = timestamp(server, cut_off)?;
-    let decided_by = match (options.dry_run, watch.sees()) {
-        (true, _) => DecidedBy::DryRun,
-        (false, true) => DecidedBy::NewKeyEvents,
-        (false, false) => DecidedBy::Scan,
-    };
-    let mut sweep = Sweep {
-        server,
-        connection,
-        layout,
-        options,
-        watch,
-        ended: Ended::new(cut_off, decided_by),
-    };
-    let done = sweep.run().await;
-    let Sweep {
-        mut connection,
-        watch,
-        ended,
-        ..
-    } = sweep;
-    watch.end(server, &mut connection).await;
-    match done {
-        Ok(()) => Ok(ended),
-        // Not a failover: this was never the primary.
-        Err(SessionError::ReadOnly { place }) if ended.ended == 0 => Err(SessionError::Refused(format!(
-            "{place} is read-only: connect to the primary; nothing was touched"
-        ))),
-        Err(error) => Err(error),
+        };
+        let cut_off = match watch.start(server, &mut connection).await {
+            Some(time) => time,
+            None => server_time(server, &mut connection).await?,
+        };
+        let cut_off = timestamp(server, cut_off)?;
+        let decided_by = match (options.dry_run, watch.sees()) {
+            (true, _) => DecidedBy::DryRun,
+            (false, true) => DecidedBy::NewKeyEvents,
+            (false, false) => DecidedBy::Scan,
+        };
+        Ok(Self {
+            server,
+            connection,
+            layout,
+            options,
+            watch,
+            known,
+            gathering: None,
+            ended: Ended::new(cut_off, decided_by),
+        })
     }
-}
 
-impl Sweep<'_> {
+    /// Ends the sessions of the node.
+    pub(super) async fn end(mut self) -> Result<Ended, SessionError> {
+        let done = self.run().await;
+        let Self {
+            server,
+            mut connection,
+            watch,
+            ended,
+            ..
+        } = self;
+        watch.end(server, &mut connection).await;
+        match done {
+            Ok(()) => Ok(ended),
+            // Not a failover: this was never the primary.
+            Err(SessionError::ReadOnly { place }) if ended.ended == 0 => Err(SessionError::Refused(format!(
+                "{place} is read-only: connect to the primary; nothing was touched"
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Counts in the sessions of the node that were there at the cut-off. Ends none.
+    pub(super) async fn gather(mut self, gathering: Gathering) -> Result<(Gathering, Timestamp, DecidedBy), SessionError> {
+        self.gathering = Some(gathering);
+        let gathered = self.pass(Purpose::Count).await;
+        if !self.watch.check(&mut self.connection).await {
+            self.ended.decided_by = DecidedBy::Scan;
+        }
+        let Self {
+            server,
+            mut connection,
+            watch,
+            ended,
+            gathering,
+            ..
+        } = self;
+        watch.end(server, &mut connection).await;
+        gathered?;
+        // Put there above, and taken by nobody.
+        gathering
+            .map(|gathering| (gathering, ended.cut_off, ended.decided_by))
+            .ok_or(SessionError::Moving)
+    }
+
     async fn run(&mut self) -> Result<(), SessionError> {
         self.ended.matched = self.pass(Purpose::End).await?;
         if self.options.dry_run {
@@ -152,10 +197,11 @@ impl Sweep<'_> {
         tokio::time::sleep(self.options.settle).await;
         // The second pass counts; what a request under way wrote back is ended again.
         loop {
-            if !self.watch.check(&mut self.connection).await {
+            if self.known.is_none() && !self.watch.check(&mut self.connection).await {
                 self.ended.decided_by = DecidedBy::Scan;
             }
-            let purpose = if self.watch.sees() { Purpose::End } else { Purpose::Count };
+            let is_certain = self.known.is_some() || self.watch.sees();
+            let purpose = if is_certain { Purpose::End } else { Purpose::Count };
             self.ended.left = self.pass(purpose).await?;
             if self.ended.left == 0 || purpose == Purpose::Count || self.ended.passes >= PASSES_MAX {
                 break;
@@ -211,7 +257,11 @@ impl Sweep<'_> {
             if !self.layout.is_session(&key) {
                 continue;
             }
-            if self.watch.is_new(&key) {
+            let is_new = match self.known {
+                Some(known) => !known.contains(&key),
+                None => self.watch.is_new(&key),
+            };
+            if is_new {
                 self.ended.created_since += 1;
             } else {
                 meant.push(key);
@@ -220,6 +270,9 @@ impl Sweep<'_> {
         if let (Some(user), ByUser::Json(path)) = (&self.options.selection.user, &self.layout.by_user) {
             let (user, path) = (user.clone(), path.clone());
             meant = self.of_user(meant, &user, &path).await?;
+        }
+        if let Some(gathering) = &mut self.gathering {
+            meant.iter().for_each(|key| gathering.note(key));
         }
         let found = u64::try_from(meant.len()).unwrap_or(u64::MAX);
         if self.options.dry_run || purpose == Purpose::Count {
@@ -307,7 +360,7 @@ enum Purpose {
 
 impl Ended {
     /// The counts of two nodes.
-    fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         let is_certain = self.decided_by != DecidedBy::Scan;
         Self {
             cut_off: self.cut_off.min(other.cut_off),
@@ -333,7 +386,10 @@ fn names_user(json: &serde_json::Value, path: &[String], user: &str) -> bool {
     }
 }
 
-async fn server_time(server: &RedisServer, connection: &mut MultiplexedConnection) -> Result<(i64, i64), SessionError> {
+pub(super) async fn server_time(
+    server: &RedisServer,
+    connection: &mut MultiplexedConnection,
+) -> Result<(i64, i64), SessionError> {
     let told: redis::RedisResult<(i64, i64)> = redis::cmd("TIME").query_async(connection).await;
     told.map_err(|error| server.error(&error, "TIME"))
 }

@@ -3,6 +3,7 @@
 //! One statement reads the keys of all these rows into a temporary table. That is what decides: a session that is created while the
 //! batches run is not among them, whatever its columns say. Each batch is a transaction of its own.
 
+mod known;
 mod mark;
 mod postgres;
 mod sqlite;
@@ -15,10 +16,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+pub(super) use known::{cut, end_known};
 pub(super) use mark::raise_mark;
 pub use table::{Action, CreatedAs, TABLE_PRESETS, TableLayout, TablePreset};
 
-use super::{DecidedBy, Ended, EndingOptions, SessionError};
+use super::{DecidedBy, Ended, EndingOptions, Selection, SessionError};
 use crate::store::StoreError;
 
 /// A table of sessions in one database. Calls are made in the order in which they stand here.
@@ -26,6 +28,12 @@ use crate::store::StoreError;
 trait SessionTable: Send {
     /// Reads the keys of the rows that are meant; gives the database's time and how many there are.
     async fn snapshot(&mut self) -> Result<(Timestamp, u64), StoreError>;
+
+    /// The keys of the snapshot with numbers above `from` up to `to`, as text.
+    async fn keys(&mut self, from: u64, to: u64) -> Result<Vec<(u64, String)>, StoreError>;
+
+    /// Takes those with these numbers out of the snapshot: they stay.
+    async fn spare(&mut self, numbers: &[u64]) -> Result<(), StoreError>;
 
     /// Ends those with numbers above `from` up to `to`; gives how many rows that were.
     async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError>;
@@ -45,19 +53,8 @@ pub async fn end_table_sessions(
     layout: &TableLayout,
     options: &EndingOptions,
 ) -> Result<Ended, SessionError> {
-    let statement = statement::Condition::of(layout, &options.selection)?;
-    let mut table: Box<dyn SessionTable> = if let Some(path) = url.strip_prefix("sqlite:") {
-        Box::new(sqlite::SqliteTable::open(path, layout, statement).await?)
-    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        Box::new(postgres::PostgresTable::open(url, layout, statement).await?)
-    } else {
-        let why = "sessions are ended in sqlite: and postgres:// databases";
-        return Err(SessionError::Refused(why.to_owned()));
-    };
-    let (cut_off, matched) = match table.snapshot().await {
-        Err(StoreError::ReadOnly(_)) => return Err(read_only()),
-        snapshot => snapshot?,
-    };
+    let mut table = open(url, layout, &options.selection).await?;
+    let (cut_off, matched) = snapshot(table.as_mut()).await?;
     let decided_by = match (options.dry_run, options.selection.before) {
         (true, _) => DecidedBy::DryRun,
         (false, Some(_)) => DecidedBy::CreationColumn,
@@ -69,11 +66,51 @@ pub async fn end_table_sessions(
     if options.dry_run {
         return Ok(ended);
     }
-    match run_batches(table.as_mut(), &mut ended).await {
+    end_snapshot(table.as_mut(), matched, options.settle, &mut ended).await?;
+    Ok(ended)
+}
+
+/// Connects, and finds the table and its columns.
+pub(super) async fn check(url: &Zeroizing<String>, layout: &TableLayout) -> Result<(), SessionError> {
+    open(url, layout, &Selection::default()).await.map(drop)
+}
+
+async fn open(
+    url: &Zeroizing<String>,
+    layout: &TableLayout,
+    selection: &Selection,
+) -> Result<Box<dyn SessionTable>, SessionError> {
+    let statement = statement::Condition::of(layout, selection)?;
+    let table: Box<dyn SessionTable> = if let Some(path) = url.strip_prefix("sqlite:") {
+        Box::new(sqlite::SqliteTable::open(path, layout, statement).await?)
+    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        Box::new(postgres::PostgresTable::open(url, layout, statement).await?)
+    } else {
+        let why = "sessions are ended in sqlite: and postgres:// databases";
+        return Err(SessionError::Refused(why.to_owned()));
+    };
+    Ok(table)
+}
+
+async fn snapshot(table: &mut dyn SessionTable) -> Result<(Timestamp, u64), SessionError> {
+    match table.snapshot().await {
+        Err(StoreError::ReadOnly(_)) => Err(read_only()),
+        snapshot => Ok(snapshot?),
+    }
+}
+
+/// Ends what is in the snapshot, whose rows have numbers up to `last`, until a pass finds nothing of it.
+async fn end_snapshot(
+    table: &mut dyn SessionTable,
+    last: u64,
+    settle: Duration,
+    ended: &mut Ended,
+) -> Result<(), SessionError> {
+    match run_batches(table, last, ended).await {
         Err(SessionError::Store(StoreError::ReadOnly(_))) if ended.ended == 0 => return Err(read_only()),
         done => done?,
     }
-    tokio::time::sleep(options.settle).await;
+    tokio::time::sleep(settle).await;
     loop {
         ended.passes += 1;
         ended.left = table.left().await?;
@@ -81,19 +118,19 @@ pub async fn end_table_sessions(
             break;
         }
         // A request that was under way has written its session back.
-        run_batches(table.as_mut(), &mut ended).await?;
+        run_batches(table, last, ended).await?;
     }
     ended.created_since = table.present().await?.saturating_sub(ended.left);
-    Ok(ended)
+    Ok(())
 }
 
 fn read_only() -> SessionError {
     SessionError::Refused("the database is read-only: connect to the primary; nothing was touched".to_owned())
 }
 
-async fn run_batches(table: &mut dyn SessionTable, ended: &mut Ended) -> Result<(), SessionError> {
+async fn run_batches(table: &mut dyn SessionTable, last: u64, ended: &mut Ended) -> Result<(), SessionError> {
     let (mut from, mut rows, mut retries) = (0, ROWS_FIRST, 0);
-    while from < ended.matched {
+    while from < last {
         let began = Instant::now();
         match table.end(from, from + rows).await {
             Ok(gone) => {

@@ -55,8 +55,28 @@ impl SessionTable for PostgresTable {
         Ok((now, rows))
     }
 
+    async fn keys(&mut self, from: u64, to: u64) -> Result<Vec<(u64, String)>, StoreError> {
+        let keys = sqlx::query_as(AssertSqlSafe(self.statements.keys.as_str()));
+        let keys: Vec<(i64, String)> = keys
+            .bind(limit(from))
+            .bind(limit(to))
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(store_error)?;
+        Ok(keys.into_iter().map(|(number, key)| (number.unsigned_abs(), key)).collect())
+    }
+
+    async fn spare(&mut self, numbers: &[u64]) -> Result<(), StoreError> {
+        let numbers: Vec<i64> = numbers.iter().copied().map(limit).collect();
+        sqlx::query("DELETE FROM pg_temp.reseal_sessions WHERE n = ANY($1)")
+            .bind(numbers)
+            .execute(&mut self.connection)
+            .await
+            .map(drop)
+            .map_err(store_error)
+    }
+
     async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
-        let limit = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let end = sqlx::query(AssertSqlSafe(self.statements.end.as_str()))
             .bind(limit(from))
             .bind(limit(to));
@@ -77,6 +97,10 @@ impl SessionTable for PostgresTable {
         let present: i64 = present.fetch_one(&mut self.connection).await.map_err(store_error)?;
         Ok(u64::try_from(present).unwrap_or_default())
     }
+}
+
+fn limit(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The table and its columns as the catalogue spells them.

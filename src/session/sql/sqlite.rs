@@ -77,8 +77,32 @@ impl SessionTable for SqliteTable {
         Ok((now, u64::try_from(rows).unwrap_or(u64::MAX)))
     }
 
+    async fn keys(&mut self, from: u64, to: u64) -> Result<Vec<(u64, String)>, StoreError> {
+        self.run(move |connection, statements| {
+            let mut statement = connection.prepare_cached(&statements.keys)?;
+            let rows = statement.query_map([limit(from), limit(to)], |row| {
+                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn spare(&mut self, numbers: &[u64]) -> Result<(), StoreError> {
+        let numbers = numbers.to_vec();
+        self.run(move |connection, _| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut statement = transaction.prepare_cached("DELETE FROM temp.reseal_sessions WHERE n = ?1")?;
+            for number in numbers {
+                statement.execute([limit(number)])?;
+            }
+            drop(statement);
+            transaction.commit()
+        })
+        .await
+    }
+
     async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
-        let limit = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (from, to) = (limit(from), limit(to));
         let rows = self
             .run(move |connection, statements| connection.prepare_cached(&statements.end)?.execute([from, to]))
@@ -101,6 +125,10 @@ impl SessionTable for SqliteTable {
             .await?;
         Ok(u64::try_from(present).unwrap_or_default())
     }
+}
+
+fn limit(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The table and its columns as the catalogue spells them. Names are compared as SQLite compares them.

@@ -41,6 +41,8 @@ pub(super) struct Statements {
     pub(super) fill: String,
     /// Makes it fast.
     pub(super) index: String,
+    /// Reads numbers and keys, the keys as text, with numbers above the first parameter up to the second.
+    pub(super) keys: String,
     /// Ends the sessions with numbers above the first parameter up to the second.
     pub(super) end: String,
     /// Counts what is left of the snapshot.
@@ -148,6 +150,16 @@ impl Statements {
                 "CREATE TEMPORARY TABLE {SNAPSHOT} AS SELECT CAST(0 AS bigint) AS n, {key} AS k FROM {table} WHERE 1 = 0"
             ),
             fill: format!("INSERT INTO {SNAPSHOT} (n, k) SELECT row_number() OVER ({order}), {key} FROM {table}{terms}"),
+            keys: format!(
+                "SELECT n, {} FROM {SNAPSHOT} WHERE n > {} AND n <= {} ORDER BY n",
+                match dialect {
+                    Dialect::Postgres => "CAST(k AS text)",
+                    // Bytes need not be text.
+                    Dialect::Sqlite => "CASE typeof(k) WHEN 'blob' THEN hex(k) ELSE CAST(k AS text) END",
+                },
+                parameter(1),
+                parameter(2)
+            ),
             index: format!("CREATE UNIQUE INDEX reseal_sessions_n ON {SNAPSHOT} (n)"),
             end: match &names.revoked {
                 None => format!("DELETE FROM {table} WHERE {batch}"),

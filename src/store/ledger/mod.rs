@@ -1,9 +1,10 @@
-//! The ledger: who reads and seals with which revision of a keyset, and which rotations of a keyset there were.
+//! The ledger: who reads and seals with which revision of a keyset, which rotations of a keyset there were, and what they ended.
 //!
 //! It stands beside plans and ranges in the control tables. Its statements are written once, here; a database brings a [`Dialect`] and
 //! runs them through [`Control::ledger`](super::Control::ledger). Every statement is a transaction of its own, and every time in it is
 //! the database's: leases do not depend on the clock of any machine that reports.
 
+pub mod ending;
 pub mod instance;
 pub mod rotation;
 
@@ -15,6 +16,10 @@ pub struct Dialect {
     pub instances: &'static str,
     /// The table of rotations.
     pub rotations: &'static str,
+    /// The table of endings of sessions.
+    pub endings: &'static str,
+    /// The table of what existed at their cut-offs.
+    pub snapshots: &'static str,
     /// The present time.
     pub now: &'static str,
     /// A parameter, by its number from 1.

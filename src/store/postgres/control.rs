@@ -8,7 +8,7 @@ use super::control_sql::{DIALECT, MIGRATION_LOCK, MIGRATIONS, SELECT_PLAN, SELEC
 use super::error::store_error;
 use super::late;
 use crate::store::control::{
-    Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+    Counters, Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
 use crate::store::page::Quarantined;
@@ -279,7 +279,7 @@ impl Control for PostgresControl {
 
     async fn late(&mut self, plan: &str, listed: usize) -> Result<LateValues, StoreError> {
         // Tables of an older version, which a command that only reads leaves as they are.
-        if self.check_version().await? < STATE_VERSION {
+        if self.check_version().await? < LEDGER_SINCE {
             return Ok(LateValues::default());
         }
         late::list(&mut self.connection, plan, listed).await

@@ -13,7 +13,7 @@ pub(super) const SELECT_RANGE: &str =
 pub(super) const MIGRATION_LOCK: i32 = 0x7273_6c30;
 
 /// What makes each version out of the one before it; the first makes it out of nothing.
-pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3];
 
 const TABLES: &str = "
     CREATE SCHEMA IF NOT EXISTS reseal;
@@ -52,9 +52,21 @@ const TABLES_2: &str = "
     CREATE UNIQUE INDEX IF NOT EXISTS rotation_open ON reseal.rotation (keyset) WHERE finished_at IS NULL;
 ";
 
+const TABLES_3: &str = "
+    CREATE TABLE IF NOT EXISTS reseal.session_ending (
+        rotation text NOT NULL, session text NOT NULL, mode text NOT NULL, snapshot text NOT NULL, cut_off_us int8 NOT NULL,
+        decided_by text NOT NULL, matched int8 NOT NULL, ended int8 NOT NULL DEFAULT 0, created_since int8 NOT NULL DEFAULT 0,
+        index_entries int8 NOT NULL DEFAULT 0, remaining int8 NOT NULL DEFAULT 0, passes int8 NOT NULL DEFAULT 0,
+        begun_at timestamptz NOT NULL, ended_at timestamptz, PRIMARY KEY (rotation, session, mode));
+    CREATE TABLE IF NOT EXISTS reseal.session_snapshot (
+        rotation text NOT NULL, snapshot text NOT NULL, part int8 NOT NULL, digests text NOT NULL, PRIMARY KEY (snapshot, part));
+";
+
 pub(super) static DIALECT: Dialect = Dialect {
     instances: "reseal.instance",
     rotations: "reseal.rotation",
+    endings: "reseal.session_ending",
+    snapshots: "reseal.session_snapshot",
     now: "clock_timestamp()",
     parameter: |number| format!("${number}"),
     later: |milliseconds| format!("clock_timestamp() + {milliseconds}::int8 * interval '1 millisecond'"),

@@ -14,7 +14,7 @@ use super::late;
 use super::session::to_i64;
 use super::transaction::WriteTransaction;
 use crate::store::control::{
-    Counters, Fence, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+    Counters, Fence, Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
 use crate::store::value::Key;
@@ -223,7 +223,7 @@ impl Control for SqliteControl {
         self.handle
             .run(move |connection| {
                 // Tables of an older version, which a command that only reads leaves as they are.
-                if version(connection)?.is_none_or(|version| version < STATE_VERSION) {
+                if version(connection)?.is_none_or(|version| version < LEDGER_SINCE) {
                     return Ok(LateValues::default());
                 }
                 late::list(connection, &plan, listed)

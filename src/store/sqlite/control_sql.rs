@@ -5,7 +5,7 @@ use crate::store::ledger::Dialect;
 /// What makes each version out of the one before it; the first makes it out of nothing.
 ///
 /// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
-pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2];
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3];
 
 const TABLES: &str = "
 CREATE TABLE reseal_meta (
@@ -97,6 +97,33 @@ CREATE TABLE IF NOT EXISTS reseal_rotation (
 CREATE UNIQUE INDEX IF NOT EXISTS reseal_rotation_open ON reseal_rotation (keyset) WHERE finished_at IS NULL;
 ";
 
+const TABLES_3: &str = "
+CREATE TABLE IF NOT EXISTS reseal_session_ending (
+    rotation TEXT NOT NULL,
+    session TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    snapshot TEXT NOT NULL,
+    cut_off_us INTEGER NOT NULL,
+    decided_by TEXT NOT NULL,
+    matched INTEGER NOT NULL,
+    ended INTEGER NOT NULL DEFAULT 0,
+    created_since INTEGER NOT NULL DEFAULT 0,
+    index_entries INTEGER NOT NULL DEFAULT 0,
+    remaining INTEGER NOT NULL DEFAULT 0,
+    passes INTEGER NOT NULL DEFAULT 0,
+    begun_at TEXT NOT NULL,
+    ended_at TEXT,
+    PRIMARY KEY (rotation, session, mode)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reseal_session_snapshot (
+    rotation TEXT NOT NULL,
+    snapshot TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    digests TEXT NOT NULL,
+    PRIMARY KEY (snapshot, part)
+);
+";
+
 pub(super) const SET_VERSION: &str =
     "INSERT INTO reseal_meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
@@ -104,6 +131,8 @@ pub(super) const SET_VERSION: &str =
 pub(super) static DIALECT: Dialect = Dialect {
     instances: "reseal_instance",
     rotations: "reseal_rotation",
+    endings: "reseal_session_ending",
+    snapshots: "reseal_session_snapshot",
     now: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
     parameter: |number| format!("?{number}"),
     later: |milliseconds| format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ({milliseconds} / 1000.0) || ' seconds')"),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use reseal::store::ledger::ending::{EndingCounts, EndingName, Endings, NewEnding};
 use reseal::store::ledger::instance::{Instance, Instances, LEASE_MAX, Report};
 use reseal::store::ledger::rotation::{Change, NewRotation, Rotations};
 use reseal::store::{Control, StoreError};
@@ -191,6 +192,55 @@ pub async fn a_rotation_changes_under_its_generation_only(fixture: &dyn Fixture)
     assert_eq!(turned.history.len(), 2);
 }
 
+pub async fn of_a_cut_off_the_first_one_counts(fixture: &dyn Fixture) {
+    let mut control = control(fixture).await;
+    let mut endings = Endings::of(&mut *control);
+    let name = |mode: &str| EndingName {
+        rotation: "r1".to_owned(),
+        session: "web".to_owned(),
+        mode: mode.to_owned(),
+    };
+    let taken = |mode: &str, snapshot: &str, cut_off_us: i64| NewEnding {
+        name: name(mode),
+        snapshot: snapshot.to_owned(),
+        cut_off_us,
+        decided_by: "snapshot".to_owned(),
+        matched: 3,
+    };
+    for (part, digests) in [(1, "second"), (0, "first"), (0, "again")] {
+        endings.keep("r1", "one", part, digests).await.unwrap();
+    }
+    endings.keep("r1", "two", 0, "of another operator").await.unwrap();
+    let first = endings.begin(&taken("scheduled", "one", 1_000)).await.unwrap();
+    let second = endings.begin(&taken("scheduled", "two", 2_000)).await.unwrap();
+    assert_eq!(first, second, "whoever is second goes on with the first one");
+    assert_eq!(endings.parts(&second.snapshot).await.unwrap(), ["first", "second"]);
+    // An emergency has one of its own.
+    assert_eq!(
+        endings.begin(&taken("compromised", "two", 2_000)).await.unwrap().cut_off_us,
+        2_000
+    );
+
+    let counts = |ended, left| EndingCounts {
+        matched: 3,
+        ended,
+        left,
+        passes: 2,
+        ..EndingCounts::default()
+    };
+    endings.record(&name("scheduled"), counts(2, 1), false).await.unwrap();
+    assert_eq!(endings.list("r1").await.unwrap()[1].ended_at, None);
+    endings.record(&name("scheduled"), counts(3, 0), true).await.unwrap();
+    // What has ended stays ended, whoever comes late.
+    endings.record(&name("scheduled"), counts(0, 9), false).await.unwrap();
+    let ended = endings.list("r1").await.unwrap().remove(1);
+    assert!(ended.ended_at.is_some());
+    assert_eq!(ended.counts, counts(3, 0));
+    endings.forget("r1").await.unwrap();
+    assert!(endings.parts("one").await.unwrap().is_empty());
+    assert!(endings.list("r2").await.unwrap().is_empty());
+}
+
 pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     fixture.execute(fixture.state_of_version_1()).await;
     let mut control = fixture.store().control().await.unwrap();
@@ -200,6 +250,7 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     assert!(Instances::of(&mut *control).list(None).await.unwrap().is_empty());
     assert!(Rotations::of(&mut *control).list().await.unwrap().is_empty());
     assert!(Rotations::of(&mut *control).open("customer-data").await.unwrap().is_none());
+    assert!(Endings::of(&mut *control).list("r1").await.unwrap().is_empty());
     assert_eq!(control.version().await.unwrap(), Some(1));
 
     // Two programs at once: one upgrades, the other finds it done.
@@ -207,7 +258,7 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     let (one, two) = tokio::join!(control.migrate(), other.migrate());
     one.unwrap();
     two.unwrap();
-    assert_eq!(control.version().await.unwrap(), Some(2));
+    assert_eq!(control.version().await.unwrap(), Some(3));
     let plan = control.plan("old").await.unwrap().unwrap();
     assert_eq!((plan.generation, plan.owner.as_str()), (4, "ada@host"));
     let range = control.range("old", 0).await.unwrap().unwrap();
@@ -220,7 +271,7 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
         .unwrap()
         .unwrap();
     let version = texts(fixture, &format!("SELECT value FROM {}", fixture.control_table("meta"))).await;
-    assert_eq!(version, ["2"]);
+    assert_eq!(version, ["3"]);
 }
 
 pub async fn one_operator_a_keyset(fixture: &dyn Fixture) {
