@@ -81,7 +81,7 @@ fn a_complete_configuration_becomes_types() {
         (file.as_path(), history),
         (Path::new("/srv/secret.yaml"), &History::Inside { keep: Some(3) })
     );
-    assert!(matches!(secret("token").target, Target::Command(_)));
+    assert!(matches!(secret("token").target, Target::Command { steps: false, .. }));
     assert!(parse("").is_ok());
 }
 

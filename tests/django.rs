@@ -4,6 +4,10 @@
 
 mod support;
 
+mod django {
+    pub mod rolling;
+}
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -208,7 +212,8 @@ fn heavy_a_django_application_is_rotated_under_load_by_schedule_and_for_a_compro
     std::thread::sleep(Duration::from_secs(1));
     shop.reseal(&format!("keys promote customers {second}"));
     shop.export();
-    shop.reseal("secrets rotate SECRET_KEY --yes");
+    shop.reseal("secrets rotate SECRET_KEY --introduce --yes");
+    shop.reseal("secrets rotate SECRET_KEY --promote --yes");
     let rotated = shop.reseal(ROTATE);
     assert_eq!(rotated["verified"], true);
     shop.reseal(&format!("keys retire customers {first}"));

@@ -3,6 +3,10 @@
 
 mod support;
 
+mod secret_files {
+    pub mod steps;
+}
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -54,6 +58,20 @@ impl Desk {
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(exit), "{arguments}: {complaint}");
         output
+    }
+
+    /// A search path with what stands for systemd-creds, whose own key belongs to the machine: it checks the name and replaces every
+    /// character.
+    fn systemd_creds(&self) -> String {
+        let program = r#"#!/bin/sh
+[ "$1" = --version ] && exit 0
+[ "$2 $3 $4" = '--name=token - -' ] || exit 7
+if [ "$1" = encrypt ]; then tr 'a-f0-9,' 'u-zA-J;'; else tr 'u-zA-J;' 'a-f0-9,'; fi
+"#;
+        fs::create_dir(self.file("bin")).unwrap();
+        self.put("bin/systemd-creds", program);
+        self.set_mode("bin/systemd-creds", 0o700);
+        format!("{}:{}", self.file("bin").display(), std::env::var("PATH").unwrap())
     }
 
     fn value(&self, file: &str, variable: &str) -> String {
@@ -310,16 +328,7 @@ fn a_command_gets_the_secret_on_standard_input_alone() {
 #[test]
 fn a_systemd_credential_is_sealed_by_systemd() {
     let desk = Desk::new("[secret.token]\nkind = \"hex\"\nsystemd = { file = \"token.cred\" }\nlist = true\n");
-    // Stands for systemd-creds, whose own key belongs to the machine: it checks the name and replaces every character.
-    let program = r#"#!/bin/sh
-[ "$1" = --version ] && exit 0
-[ "$2 $3 $4" = '--name=token - -' ] || exit 7
-if [ "$1" = encrypt ]; then tr 'a-f0-9,' 'u-zA-J;'; else tr 'u-zA-J;' 'a-f0-9,'; fi
-"#;
-    fs::create_dir(desk.file("bin")).unwrap();
-    desk.put("bin/systemd-creds", program);
-    desk.set_mode("bin/systemd-creds", 0o700);
-    let path = format!("{}:{}", desk.file("bin").display(), std::env::var("PATH").unwrap());
+    let path = desk.systemd_creds();
     let rotate = |exit: i32, path: &str| {
         let mut command = reseal();
         command.current_dir(&desk.folder).env("PATH", path);

@@ -7,7 +7,7 @@
 
 Customers' e-mail addresses are Fernet tokens in PostgreSQL (DATABASE_URL), sessions are in Redis (REDIS_URL). SECRET_KEY and
 SECRET_KEY_FALLBACKS are read from .env, FERNET_KEYS from keys.env, at the beginning of every request when a file has changed: so new
-keys need no restart.
+keys need no restart. With SHOP_KEYS=at-start they are read once, as most applications do, and every instance must be restarted.
 """
 
 import json
@@ -39,6 +39,8 @@ class Keys:
 
     @classmethod
     def follow(cls):
+        if cls.stamp and os.environ.get("SHOP_KEYS") == "at-start":
+            return
         stamp = tuple((status.st_ino, status.st_mtime_ns) for status in map(os.stat, (".env", "keys.env")))
         if stamp == cls.stamp:
             return

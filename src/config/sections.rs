@@ -181,6 +181,10 @@ fn target(name: &str, section: &mut Section<'_>, history: History) -> Result<Tar
     let manifest = section.section("kubernetes")?;
     let credential = section.section("systemd")?;
     let command = section.text("command")?;
+    let steps = section.flag("steps")?.unwrap_or(false);
+    if steps && command.is_none() {
+        return Err(section.wrong("steps", "is for command: files know steps anyway"));
+    }
     let variable = section.text("variable")?;
     let targets = [
         env_file.is_some(),
@@ -238,7 +242,7 @@ fn target(name: &str, section: &mut Section<'_>, history: History) -> Result<Tar
         Some(_) if history != History::Forgotten => {
             Err(section.wrong("list", "makes no sense with command: what it stored cannot be read back"))
         }
-        Some(command) if !command.trim().is_empty() => Ok(Target::Command(command)),
+        Some(command) if !command.trim().is_empty() => Ok(Target::Command { command, steps }),
         Some(_) | None => Err(section.wrong("command", "is empty")),
     }
 }

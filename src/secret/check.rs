@@ -44,7 +44,7 @@ impl SecretAge {
 
 /// The age of a secret at `now`. Reads its place and changes nothing.
 pub fn age(secret: &SecretSettings, record: &Record, now: Timestamp, around: &Surroundings) -> SecretAge {
-    if let Target::Command(_) = secret.target {
+    if let Target::Command { .. } = secret.target {
         return match record.delivered(&secret.name) {
             None => SecretAge::NeverRotated,
             Some(at) => since(at, now).map_or(SecretAge::Future, SecretAge::Delivered),
@@ -63,6 +63,30 @@ pub fn age(secret: &SecretSettings, record: &Record, now: Timestamp, around: &Su
     }
 }
 
+/// A rotation in steps that was begun and not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// A new value is accepted and signs nothing yet, since then.
+    Introduced(Timestamp),
+    /// The new value, which was introduced then, signs; old ones are still accepted.
+    Promoted(Timestamp),
+}
+
+/// Whether a rotation of the secret in steps is under way. Reads its place and changes nothing.
+pub fn unfinished(secret: &SecretSettings, record: &Record, around: &Surroundings) -> Option<Unfinished> {
+    let staged = record.staged(&secret.name)?;
+    let is_in_use = match present(&secret.target, around) {
+        Ok(Some(value)) => staged.is(value.expose()),
+        // A command tells nothing; what cannot be read is a finding of its own.
+        Ok(None) | Err(_) => false,
+    };
+    if staged.is_waiting() && !is_in_use {
+        staged.is_written().then(|| Unfinished::Introduced(staged.at()))
+    } else {
+        Some(Unfinished::Promoted(staged.at()))
+    }
+}
+
 /// The value that the application uses for what is new.
 fn present(target: &Target, around: &Surroundings) -> Result<Option<SecretText>, RotateFault> {
     let (value, history, name) = match target {
@@ -78,7 +102,7 @@ fn present(target: &Target, around: &Surroundings) -> Result<Option<SecretText>,
             credential,
             history,
         } => (credential::decrypt(file, credential, around)?, history, credential),
-        Target::Command(_) => return Ok(None),
+        Target::Command { .. } => return Ok(None),
     };
     match (value, history) {
         (Some(list), History::Inside { .. }) => {

@@ -14,13 +14,24 @@ pub(super) struct KeySetFile {
     pub(super) path: PathBuf,
     place: Place,
     expected: Expected,
+    is_change: bool,
     content: String,
     _lock: Lock,
 }
 
+/// Which keys verifiers are to have.
+pub(super) enum Keys<'k> {
+    /// This one, in front of those that are there.
+    With(&'k Value),
+    /// This one alone.
+    Only(&'k Value),
+    /// The foremost of those that are there: the newest.
+    Newest,
+}
+
 impl KeySetFile {
-    /// Adds a key in front of those that are there, or leaves it alone in the set. A file that does not exist is made.
-    pub(super) fn prepare(path: &Path, key: &Value, keep_old: bool, wait: Duration) -> Result<Self, RotateFault> {
+    /// Decides the set. A file that does not exist is made.
+    pub(super) fn prepare(path: &Path, keys: &Keys<'_>, wait: Duration) -> Result<Self, RotateFault> {
         let fault = |fault| RotateFault::File(fault);
         let place = Place::at(path).map_err(|error| fault(FileFault::Folder(error)))?.public();
         let lock = Lock::take(&place, wait).map_err(|error| fault(FileFault::Lock(error)))?;
@@ -29,14 +40,24 @@ impl KeySetFile {
             Some(bytes) => (read(bytes)?, Expected::Content(Digest::of(bytes))),
             None => (Vec::new(), Expected::Nothing),
         };
-        let kept = old.iter().filter(|_| keep_old);
+        let chosen: Vec<&Value> = match keys {
+            Keys::With(key) => std::iter::once(*key).chain(&old).collect(),
+            Keys::Only(key) => vec![key],
+            Keys::Newest => old.iter().take(1).collect(),
+        };
         Ok(Self {
             path: path.to_owned(),
             place,
             expected,
-            content: jwks(std::iter::once(key).chain(kept)),
+            is_change: !matches!(keys, Keys::Newest) || old.len() > 1,
+            content: jwks(chosen),
             _lock: lock,
         })
+    }
+
+    /// Whether there is anything to write.
+    pub(super) fn is_change(&self) -> bool {
+        self.is_change
     }
 
     /// Writes it; the version before is durable as `.bak` first.

@@ -27,6 +27,31 @@ impl Values {
         Some(Self(values))
     }
 
+    /// No value.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// One value, or none.
+    pub(super) fn of(value: Option<SecretText>) -> Self {
+        Self(value.iter().map(|value| Zeroizing::new(value.expose().to_owned())).collect())
+    }
+
+    /// Where the first value is for which this holds.
+    pub(super) fn position(&self, is_meant: impl Fn(&str) -> bool) -> Option<usize> {
+        self.0.iter().position(|value| is_meant(value))
+    }
+
+    /// Takes a value out.
+    pub(super) fn take(&mut self, at: usize) -> Option<SecretText> {
+        (at < self.0.len()).then(|| SecretText::from(self.0.remove(at)))
+    }
+
+    /// Takes the newest out.
+    pub(super) fn take_first(&mut self) -> Option<SecretText> {
+        self.take(0)
+    }
+
     /// Puts a value in front, once, and drops what is beyond `keep`.
     pub(super) fn push_front(&mut self, value: &str, keep: Option<usize>) {
         self.0.retain(|present| present.as_str() != value);

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::SecretText;
 use super::fields::{FieldError, Fields, splice};
+use super::scalar;
 
 /// The text of a manifest, and which Secret in it is meant.
 pub struct Manifest {
@@ -118,7 +119,7 @@ impl Manifest {
         let blocks = self.blocks(lines);
         let is_secret = blocks
             .iter()
-            .any(|block| block.key == "kind" && unquoted(&block.value) == "Secret");
+            .any(|block| block.key == "kind" && scalar::unquoted(&block.value) == "Secret");
         let is_named = match &self.object {
             None => true,
             Some(object) => self.name_of(&blocks).is_some_and(|name| name == *object),
@@ -158,7 +159,7 @@ impl Manifest {
             let (key, value) = content.split_once(':').unwrap_or((&content, ""));
             blocks.push(Block {
                 key: key.trim().to_owned(),
-                value: without_comment(value.trim()).to_owned(),
+                value: scalar::without_comment(value.trim()).to_owned(),
                 lines: &lines[at + 1..at + 1 + below],
             });
             at += 1 + below;
@@ -174,7 +175,7 @@ impl Manifest {
         let name = direct
             .map(content)
             .find_map(|line| Some(line.strip_prefix("name:")?.trim().to_owned()))?;
-        Some(unquoted(without_comment(&name)).to_owned())
+        Some(scalar::unquoted(scalar::without_comment(&name)).to_owned())
     }
 
     /// The direct children of a block.
@@ -197,7 +198,7 @@ impl Manifest {
             let begin = line.start + line.indent;
             let written = &text[colon + 1..];
             let blanks = written.len() - written.trim_start().len();
-            let value = without_comment(written.trim_start());
+            let value = scalar::without_comment(written.trim_start());
             let from = begin + colon + 1 + blanks;
             entries.push(Entry {
                 section,
@@ -213,7 +214,7 @@ impl Manifest {
 
     fn key(&self, entry: &Entry) -> String {
         let written = String::from_utf8_lossy(&self.text[entry.key.clone()]).into_owned();
-        unquoted(&written).to_owned()
+        scalar::unquoted(&written).to_owned()
     }
 
     fn find(&self, name: &str) -> Result<Option<Entry>, FieldError> {
@@ -234,7 +235,7 @@ impl Fields for Manifest {
         };
         check_notation(&self.text, &entry).map_err(ambiguous)?;
         let written = std::str::from_utf8(&self.text[entry.value.clone()]).map_err(|_| ambiguous("it is not UTF-8"))?;
-        let text = scalar(written).map_err(ambiguous)?;
+        let text = scalar::read(written).map_err(ambiguous)?;
         if entry.section == Section::StringData {
             return Ok(Some(SecretText::from(text)));
         }
@@ -299,72 +300,11 @@ fn check_notation(text: &[u8], entry: &Entry) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Double quotes, with the escapes that JSON and YAML share: no text is mistaken for a number, a date or a truth value.
 fn write(value: &str, section: Section) -> Zeroizing<String> {
-    let mut written = Zeroizing::new(String::with_capacity(2 * value.len() + 2));
-    if section == Section::Data {
-        let encoded = Zeroizing::new(STANDARD.encode(value));
-        written.extend(["\"", encoded.as_str(), "\""]);
-        return written;
+    match section {
+        Section::Data => scalar::quoted(&Zeroizing::new(STANDARD.encode(value))),
+        Section::StringData => scalar::quoted(value),
     }
-    written.push('"');
-    for character in value.chars() {
-        match character {
-            '"' => written.push_str("\\\""),
-            '\\' => written.push_str("\\\\"),
-            '\n' => written.push_str("\\n"),
-            control if control.is_control() => written.push_str(&format!("\\u{:04x}", u32::from(control))),
-            other => written.push(other),
-        }
-    }
-    written.push('"');
-    written
-}
-
-/// The text of a plain or quoted value.
-fn scalar(written: &str) -> Result<Zeroizing<String>, &'static str> {
-    if let Some(inner) = written.strip_prefix('\'') {
-        let inner = inner.strip_suffix('\'').ok_or("its quotes do not match")?;
-        let text = Zeroizing::new(inner.replace("''", "\u{0}"));
-        if text.contains('\'') {
-            return Err("its quotes do not match");
-        }
-        return Ok(Zeroizing::new(text.replace('\u{0}', "'")));
-    }
-    if written.starts_with('"') {
-        // The escapes of JSON mean the same in YAML; others are refused.
-        let text: Result<String, _> = serde_json::from_str(written);
-        return text.map(Zeroizing::new).map_err(|_| "an escape that is not understood");
-    }
-    Ok(Zeroizing::new(written.to_owned()))
-}
-
-/// The value of a line without a comment behind it.
-fn without_comment(written: &str) -> &str {
-    let bytes = written.as_bytes();
-    let Some(&quote @ (b'"' | b'\'')) = bytes.first() else {
-        if written.starts_with('#') {
-            return "";
-        }
-        return written.find(" #").map_or(written, |at| written[..at].trim_end());
-    };
-    let mut at = 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if quote == b'"' => at += 2,
-            // In single quotes a quote is written twice.
-            b'\'' if quote == b'\'' && bytes.get(at + 1) == Some(&b'\'') => at += 2,
-            byte if byte == quote => return &written[..=at],
-            _ => at += 1,
-        }
-    }
-    written
-}
-
-fn unquoted(written: &str) -> &str {
-    let inner = written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let inner = inner.or_else(|| written.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')));
-    inner.unwrap_or(written)
 }
 
 #[cfg(test)]

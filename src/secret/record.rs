@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use super::rotate::Occasion;
 use super::{FileFault, SecretText};
 use crate::key::{Digest, Expected, Lock, Place, Uninterrupted};
 
@@ -54,6 +55,69 @@ struct Entry {
     value: Option<Known>,
     /// Whether the write is known to have happened. Until then it may have, or not.
     written: bool,
+    /// How far a rotation in steps has come with it.
+    #[serde(default, skip_serializing_if = "Stage::is_none")]
+    stage: Stage,
+}
+
+/// How far a rotation in steps has come with a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Stage {
+    /// It is in no such rotation, or at its end.
+    #[default]
+    None,
+    /// It is accepted, and signs nothing.
+    Introduced,
+    /// It signs, and older values are still accepted.
+    Promoted,
+}
+
+impl Stage {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+/// The value that a rotation in steps is about.
+pub(super) struct Staged {
+    at: Timestamp,
+    value: Option<Known>,
+    stage: Stage,
+    written: bool,
+}
+
+impl Staged {
+    /// Whether it is this value.
+    pub(super) fn is(&self, value: &str) -> bool {
+        self.value.as_ref().is_some_and(|known| known.is(value))
+    }
+
+    /// Whether it is introduced and, as far as the record knows, not promoted.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.stage == Stage::Introduced
+    }
+
+    /// Whether it is known to have arrived.
+    pub(super) fn is_written(&self) -> bool {
+        self.written
+    }
+
+    /// When it was made.
+    pub(super) fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn for_test(value: &str) -> Self {
+        Self {
+            at: Timestamp::UNIX_EPOCH,
+            value: Some(Known::of(&SecretText::new(value.to_owned())).unwrap()),
+            stage: Stage::Introduced,
+            written: true,
+        }
+    }
 }
 
 /// A salted digest of a value. Values are random, of 72 bits at the least (`kind.rs`), so that none can be guessed from it.
@@ -118,22 +182,37 @@ impl Record {
         };
         let Some(at) = entries
             .iter()
-            .rposition(|entry| entry.value.as_ref().is_some_and(|known| known.is(value)))
+            .rposition(|entry| entry.value.as_ref().is_some_and(|known| known.is(value.expose())))
         else {
             return Recorded::Stranger;
         };
         // An entry behind it that is not known to be written is a rotation that was cut off before it wrote.
-        if entries[at + 1..].iter().any(|later| later.written) {
+        // One that is only introduced replaces nothing yet.
+        let replaces = |later: &Entry| later.written && later.stage != Stage::Introduced;
+        if entries[at + 1..].iter().any(replaces) {
             Recorded::Earlier(entries[at].at)
         } else {
             Recorded::Latest(entries[at].at)
         }
     }
 
+    /// The value that a rotation of `secret` in steps is about, while there is such a rotation.
+    pub(super) fn staged(&self, secret: &str) -> Option<Staged> {
+        let entries = self.entries(secret)?;
+        let latest = entries.iter().rfind(|entry| entry.written || entry.stage != Stage::None)?;
+        (latest.stage != Stage::None).then(|| Staged {
+            at: latest.at,
+            value: latest.value.clone(),
+            stage: latest.stage,
+            written: latest.written,
+        })
+    }
+
     /// When a value was last handed to a program that took it.
     pub(super) fn delivered(&self, secret: &str) -> Option<Timestamp> {
         let entries = self.entries(secret)?;
-        entries.iter().rfind(|entry| entry.written).map(|entry| entry.at)
+        let is_in_use = |entry: &&Entry| entry.written && entry.stage != Stage::Introduced;
+        entries.iter().rfind(is_in_use).map(|entry| entry.at)
     }
 
     fn entries(&self, secret: &str) -> Option<&[Entry]> {
@@ -158,24 +237,53 @@ impl RecordEdit {
         })
     }
 
+    /// The record as it stands.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Notes that `secret` is about to get a value; with none, that a program is about to be given one.
-    pub(super) fn intend(&mut self, secret: &str, value: Option<&SecretText>, at: Timestamp) -> Result<(), RecordFault> {
+    pub(super) fn intend(
+        &mut self,
+        secret: &str,
+        value: Option<&SecretText>,
+        occasion: Occasion,
+        at: Timestamp,
+    ) -> Result<(), RecordFault> {
         let value = value.map(Known::of).transpose()?;
         let entries = self.record.secrets.entry(secret.to_owned()).or_default();
         entries.push(Entry {
             at,
             value,
             written: false,
+            stage: match occasion {
+                Occasion::Introduce => Stage::Introduced,
+                _ => Stage::None,
+            },
         });
         let surplus = entries.len().saturating_sub(ENTRIES_MAX);
         entries.drain(..surplus);
         Ok(())
     }
 
-    /// Notes that the latest value of `secret` was written.
-    pub(super) fn confirm(&mut self, secret: &str) {
-        if let Some(latest) = self.record.secrets.get_mut(secret).and_then(|entries| entries.last_mut()) {
+    /// Notes that what was to be done with `secret` is done.
+    pub(super) fn confirm(&mut self, secret: &str, occasion: Occasion) {
+        let Some(entries) = self.record.secrets.get_mut(secret) else {
+            return;
+        };
+        let latest = match occasion {
+            Occasion::Scheduled | Occasion::Compromised => entries.last_mut(),
+            Occasion::Introduce | Occasion::Promote | Occasion::Retire => {
+                entries.iter_mut().rfind(|entry| entry.stage != Stage::None)
+            }
+        };
+        if let Some(latest) = latest {
             latest.written = true;
+            latest.stage = match occasion {
+                Occasion::Scheduled | Occasion::Compromised | Occasion::Retire => Stage::None,
+                Occasion::Introduce => Stage::Introduced,
+                Occasion::Promote => Stage::Promoted,
+            };
         }
     }
 
@@ -200,18 +308,18 @@ impl Known {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).map_err(|_| RecordFault::Random)?;
         let salt = hex(&salt);
-        let digest = digest(&salt, value);
+        let digest = digest(&salt, value.expose());
         Ok(Self { salt, digest })
     }
 
-    fn is(&self, value: &SecretText) -> bool {
+    fn is(&self, value: &str) -> bool {
         digest(&self.salt, value).as_bytes().ct_eq(self.digest.as_bytes()).into()
     }
 }
 
-fn digest(salt: &str, value: &SecretText) -> String {
+fn digest(salt: &str, value: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, salt.as_bytes());
-    hex(&hmac::sign(&key, value.expose().as_bytes()).as_ref()[..DIGEST_BYTES])
+    hex(&hmac::sign(&key, value.as_bytes()).as_ref()[..DIGEST_BYTES])
 }
 
 fn hex(bytes: &[u8]) -> String {

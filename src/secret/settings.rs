@@ -54,7 +54,13 @@ pub enum Target {
         history: History,
     },
     /// A shell command that takes the secret on standard input. What it stored cannot be read back, so that nothing old is kept.
-    Command(String),
+    Command {
+        /// The command.
+        command: String,
+        /// Whether it understands the steps of a rotation, which it finds in `RESEAL_STEP`: introduce (the new value is on standard
+        /// input), promote and retire (nothing is).
+        steps: bool,
+    },
 }
 
 /// What becomes of the old value in a scheduled rotation. In a compromise nothing old is kept, whatever this says.
@@ -76,16 +82,6 @@ pub enum History {
         /// How many old values are kept; `None` keeps all.
         keep: Option<usize>,
     },
-}
-
-impl History {
-    /// The variable beside, if there is one.
-    pub(super) fn variable(&self) -> Option<&str> {
-        match self {
-            Self::Beside { variable, .. } => Some(variable),
-            Self::Forgotten | Self::Inside { .. } => None,
-        }
-    }
 }
 
 /// How a list of values is written.

@@ -1,13 +1,13 @@
 //! `reseal secrets check`: for cron and CI, whether a secret is due.
 
 use clap::Args;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::rotate::{chosen, record_fault, surroundings};
 use crate::cli::max_age::{MaxAgeArgs, describe, no_limit};
 use crate::cli::{CliError, Context, Exit};
-use crate::secret::{Record, SecretAge, SecretSettings, Surroundings, age};
+use crate::secret::{Record, SecretAge, SecretSettings, Surroundings, Unfinished, age, unfinished};
 
 /// Check that no secret is older than it may be; exit 7 when one is
 ///
@@ -41,6 +41,16 @@ struct SecretView<'a> {
     max_age_seconds: i64,
     /// Whether the value that was seen is the one that the age speaks of.
     confirmed: bool,
+    /// A rotation in steps that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<UnfinishedView>,
+}
+
+#[derive(Serialize)]
+struct UnfinishedView {
+    step: &'static str,
+    introduced_at: Timestamp,
+    next: String,
 }
 
 /// One thing that is not as the policy wants it.
@@ -94,10 +104,15 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
                 describe(max_age)
             )),
         }
+        let unfinished = unfinished(secret, &record, &around).map(|unfinished| UnfinishedView::of(&secret.name, unfinished));
+        if let Some(unfinished) = &unfinished {
+            context.output.say(&unfinished.sentence(&secret.name));
+        }
         views.push(SecretView {
             name: &secret.name,
             age_seconds: judged.0.duration().map(|age| age.as_secs()),
             max_age_seconds: max_age.as_secs(),
+            unfinished,
             confirmed: matches!(judged.0, SecretAge::Known(_) | SecretAge::PutBack(_)),
         });
     }
@@ -111,6 +126,31 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
     };
     context.output.document("reseal.secrets/1", &document)?;
     Ok(exit)
+}
+
+impl UnfinishedView {
+    fn of(name: &str, unfinished: Unfinished) -> Self {
+        let (step, introduced_at, flag) = match unfinished {
+            Unfinished::Introduced(at) => ("introduce", at, "--promote"),
+            Unfinished::Promoted(at) => ("promote", at, "--retire"),
+        };
+        Self {
+            step,
+            introduced_at,
+            next: format!("reseal secrets rotate {name} {flag}"),
+        }
+    }
+
+    fn sentence(&self, name: &str) -> String {
+        let stands = match self.step {
+            "introduce" => "its new value is accepted and signs nothing yet",
+            _ => "its new value signs, and old ones are still accepted",
+        };
+        format!(
+            "{name}: a rotation is under way, begun at {}: {stands}; next: {}",
+            self.introduced_at, self.next
+        )
+    }
 }
 
 fn check<'a>(

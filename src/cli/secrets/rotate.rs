@@ -10,8 +10,8 @@ use crate::cli::config::ConfigArgs;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::Config;
 use crate::secret::{
-    FieldError, FileFault, Occasion, Record, RecordFault, RotateError, RotateFault, Rotated, SecretSettings, Surroundings,
-    rotate,
+    FieldError, FileFault, Occasion, OrderFault, Record, RecordFault, RotateError, RotateFault, Rotated, SecretSettings,
+    Surroundings, rotate,
 };
 
 /// Give secrets of the configuration new values, where their applications read them
@@ -22,12 +22,29 @@ use crate::secret::{
 ///
 /// In a scheduled rotation the old value stays acceptable where the configuration says so (previous = "SECRET_KEY_FALLBACKS", or
 /// list = true). With --compromised no old value stays. The applications must read the new values afterwards: restart them.
+///
+/// Where several instances are restarted one after the other, an old one would meet what a new one has signed with a value that it
+/// has not got, and refuse it. There a rotation has three steps, each with a restart of every instance behind it: --introduce (the
+/// new value is accepted and signs nothing), --promote (it signs, the old one is still accepted), and, when nothing signed with
+/// the old one lives any more, --retire (the old one is refused). Each may be repeated; the wrong one is refused.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RotateArgs {
     /// The secrets, by their names in the configuration
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+
+    /// First step of three: make the new value, and let it be accepted; it signs nothing yet
+    #[arg(long, group = "step", conflicts_with = "compromised")]
+    introduce: bool,
+
+    /// Second step: sign with the introduced value; the old one stays accepted
+    #[arg(long, group = "step", conflicts_with = "compromised")]
+    promote: bool,
+
+    /// Last step: let old values no longer be accepted
+    #[arg(long, group = "step", conflicts_with = "compromised")]
+    retire: bool,
 
     /// The old values leaked: keep none of them
     #[arg(long)]
@@ -45,6 +62,8 @@ pub struct RotateArgs {
 struct RotateDocument<'a> {
     command: &'static str,
     compromised: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
     secrets: Vec<RotatedView<'a>>,
 }
 
@@ -52,6 +71,7 @@ struct RotateDocument<'a> {
 struct RotatedView<'a> {
     name: &'a str,
     place: &'a str,
+    changed: bool,
     old_values_accepted: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
@@ -62,18 +82,15 @@ struct RotatedView<'a> {
 pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let config = args.config.read()?;
     let secrets = chosen(&config, &args.names)?;
-    let occasion = if args.compromised {
-        Occasion::Compromised
-    } else {
-        Occasion::Scheduled
-    };
+    let occasion = args.occasion();
     args.confirm(&secrets, context)?;
     let around = surroundings(&config, context);
-    let rotated = rotate(&secrets, occasion, &around).map_err(|error| failure(error, context))?;
-    tell(&rotated, context);
+    let rotated = rotate(&secrets, occasion, &around).map_err(|error| failure(error, occasion, context))?;
+    tell(&rotated, occasion, context);
     let document = RotateDocument {
         command: "rotate",
         compromised: args.compromised,
+        step: args.is_step().then(|| occasion.as_str()),
         secrets: rotated.iter().map(RotatedView::of).collect(),
     };
     context.output.document("reseal.secrets/1", &document)?;
@@ -116,20 +133,41 @@ pub(super) fn surroundings(config: &Config, context: &Context<'_>) -> Surroundin
 }
 
 impl RotateArgs {
+    fn is_step(&self) -> bool {
+        self.introduce || self.promote || self.retire
+    }
+
+    fn occasion(&self) -> Occasion {
+        match (self.compromised, self.introduce, self.promote, self.retire) {
+            (true, ..) => Occasion::Compromised,
+            (_, true, ..) => Occasion::Introduce,
+            (_, _, true, _) => Occasion::Promote,
+            (.., true) => Occasion::Retire,
+            _ => Occasion::Scheduled,
+        }
+    }
+
     /// On a terminal a person is asked; elsewhere naming the secrets is consent, and --yes is accepted for scripts that always pass it.
     fn confirm(&self, secrets: &[&SecretSettings], context: &mut Context<'_>) -> Result<(), CliError> {
         if self.yes || !std::io::stdin().is_terminal() {
             return Ok(());
         }
         let names: Vec<_> = secrets.iter().map(|secret| secret.name.as_str()).collect();
-        let fate = if self.compromised {
-            "No old value stays acceptable"
-        } else {
-            "Old values stay acceptable where the configuration says so"
+        let names = names.join(", ");
+        let what = match self.occasion() {
+            Occasion::Compromised => format!("New values for {names}. No old value stays acceptable"),
+            Occasion::Scheduled => {
+                format!("New values for {names}. Old values stay acceptable where the configuration says so")
+            }
+            Occasion::Introduce => format!("New values for {names} are accepted and sign nothing yet"),
+            Occasion::Promote => {
+                format!("{names}: the introduced values sign. Does every instance accept them, by a restart since?")
+            }
+            Occasion::Retire => {
+                format!("{names}: old values are refused from now on, and whatever was signed or sealed with them")
+            }
         };
-        context
-            .output
-            .say(&format!("New values for {}. {fate}. Type yes to go on:", names.join(", ")));
+        context.output.say(&format!("{what}. Type yes to go on:"));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if answer.trim() == "yes" {
@@ -145,6 +183,7 @@ impl<'a> RotatedView<'a> {
         Self {
             name: &rotated.name,
             place: &rotated.place,
+            changed: rotated.is_changed,
             old_values_accepted: rotated.old_values,
             kid: rotated.kid.as_deref(),
             backup: rotated.backup.as_ref().map(|path| path.display().to_string()),
@@ -152,16 +191,30 @@ impl<'a> RotatedView<'a> {
     }
 }
 
-fn tell(rotated: &[Rotated], context: &mut Context<'_>) {
+fn tell(rotated: &[Rotated], occasion: Occasion, context: &mut Context<'_>) {
     for one in rotated {
+        if !one.is_changed {
+            context
+                .output
+                .say(&format!("{}: done before in {}; nothing was written.", one.name, one.place));
+            continue;
+        }
         let old = match one.old_values {
             0 => "no old value is accepted".to_owned(),
             1 => "one old value is still accepted".to_owned(),
             more => format!("{more} old values are still accepted"),
         };
-        context
-            .output
-            .say(&format!("{}: new value in {}; {old}.", one.name, one.place));
+        let (name, place) = (&one.name, &one.place);
+        context.output.say(&match occasion {
+            Occasion::Scheduled | Occasion::Compromised => format!("{name}: new value in {place}; {old}."),
+            Occasion::Introduce => format!(
+                "{name}: a new value in {place} is accepted and signs nothing. Restart every instance; then reseal secrets rotate {name} --promote."
+            ),
+            Occasion::Promote => format!(
+                "{name}: the new value in {place} signs; {old}. Restart every instance; when nothing signed with the old one lives any more, reseal secrets rotate {name} --retire."
+            ),
+            Occasion::Retire => format!("{name}: no old value in {place} is accepted. Restart every instance."),
+        });
         if let Some(kid) = &one.kid {
             context.output.say(&format!("  Its key id is {kid}."));
         }
@@ -179,8 +232,8 @@ fn tell(rotated: &[Rotated], context: &mut Context<'_>) {
     }
 }
 
-fn failure(error: RotateError, context: &mut Context<'_>) -> CliError {
-    tell(&error.done, context);
+fn failure(error: RotateError, occasion: Occasion, context: &mut Context<'_>) -> CliError {
+    tell(&error.done, occasion, context);
     let (exit, next) = match &error.fault {
         RotateFault::Generate(_) => (Exit::Unusable, ""),
         RotateFault::File(fault) => file_fault(fault),
@@ -196,6 +249,7 @@ fn failure(error: RotateError, context: &mut Context<'_>) -> CliError {
             Exit::Refused,
             "name another file with jwks = \"…\"; it must hold public keys only",
         ),
+        RotateFault::Order(fault) => (Exit::Refused, order_fault(*fault)),
         RotateFault::Child(_) => (Exit::Unusable, "run the command by hand, then run this again"),
         RotateFault::Record { fault, .. } => record_fault(fault),
     };
@@ -212,6 +266,19 @@ fn failure(error: RotateError, context: &mut Context<'_>) -> CliError {
         failure.durable(durable)
     };
     if next.is_empty() { failure } else { failure.next(next) }
+}
+
+fn order_fault(fault: OrderFault) -> &'static str {
+    match fault {
+        OrderFault::NotIntroduced => {
+            "introduce one with --introduce, restart every instance, then run this; an application of one process needs no steps"
+        }
+        OrderFault::Waiting => "restart every instance, then run --promote; or leave it behind with --compromised",
+        OrderFault::OneValueOnly => {
+            "configure previous = \"NAME\" or list = true, if the application can read it; or rotate in one step"
+        }
+        OrderFault::NoSteps => "if it reads RESEAL_STEP (introduce, promote, retire), say steps = true; or rotate in one step",
+    }
 }
 
 pub(super) fn record_fault(fault: &RecordFault) -> (Exit, &'static str) {
@@ -247,4 +314,10 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const EXAMPLES: &str = "\
 Examples:
   reseal secrets rotate SECRET_KEY ENCRYPTION_KEYS
+
+  With several instances, each restarted after each step:
+    reseal secrets rotate SECRET_KEY --introduce
+    reseal secrets rotate SECRET_KEY --promote
+    reseal secrets rotate SECRET_KEY --retire
+
   reseal secrets rotate SECRET_KEY --compromised --yes --json";
