@@ -673,3 +673,56 @@ fn keysets_of_the_command_line_sign_and_their_public_keys_are_exported() {
     run("keys export hs256 --as jwks --out secret.json", 4);
     assert!(!folder.path().join("secret.json").exists());
 }
+
+#[test]
+fn hmac_keys_of_every_length_are_imported_and_sign_as_pyjwt_does() {
+    let folder = tempdir();
+    let run = |arguments: &str, exit: i32| {
+        let mut command = reseal();
+        command
+            .current_dir(&folder)
+            .env("RESEAL_PASSPHRASE", "only for this test, not secret")
+            .args(arguments.split_whitespace());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(exit), "{text}");
+        text
+    };
+    let unlock = || reseal::app::Unlock::passphrase("only for this test, not secret".to_owned().into());
+    for (algorithm, word, name) in [
+        (Algorithm::Hs256, "hs256", "HS256"),
+        (Algorithm::Hs384, "hs384", "HS384"),
+        (Algorithm::Hs512, "hs512", "HS512"),
+    ] {
+        // Auto finds the form by the length that the algorithm has.
+        for (form, keyset) in [("base64", word.to_owned()), ("auto", format!("{word}-hex"))] {
+            let known = Known::new(algorithm);
+            let secret = folder.path().join(&keyset);
+            key::write_private(&secret, STANDARD.encode(&known.bytes).as_bytes(), false).unwrap();
+            let text = match form {
+                "base64" => STANDARD.encode(&known.bytes),
+                _ => known.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            };
+            key::write_private(&folder.path().join("text"), text.as_bytes(), true).unwrap();
+            run(
+                &format!("keys import {keyset} --from file:text --format {form} --algorithm {word}"),
+                0,
+            );
+            let keyring = Keyring::open(folder.path().join("reseal.keyring"), unlock()).unwrap();
+            let tokens = keyring.tokens(&keyset, TokenOptions::default()).unwrap();
+            let (kid, secret) = (tokens.primary().to_string(), secret.to_str().unwrap());
+            let ours = tokens.sign(&json!({ "sub": "4713" })).unwrap();
+            let Some(read) = pyjwt(&["verify", name, &kid, secret], &ours) else {
+                return;
+            };
+            assert_eq!(read, "4713", "{keyset}");
+            let theirs = pyjwt(&["sign", name, &kid, secret], "").unwrap();
+            assert_eq!(tokens.verify(&theirs, &Unmarked).unwrap().user(), Some("4711"), "{keyset}");
+        }
+    }
+    // A key of another length is none of this algorithm, and is not repeated.
+    let text = run("keys import short --from file:hs256 --format base64 --algorithm hs512", 3);
+    assert!(text.contains("64 bytes"), "{text}");
+    let secret = fs::read_to_string(folder.path().join("hs256")).unwrap();
+    assert!(!text.contains(&secret));
+}

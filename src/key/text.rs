@@ -33,6 +33,9 @@ pub enum KeyTextError {
     /// Not canonical text of this encoding, or not the length of a key.
     #[error("not a key in {0} form ({form})", form = .0.describe())]
     Encoding(KeyEncoding),
+    /// Not canonical text of this encoding, or not a key of so many bytes.
+    #[error("not a key of {1} bytes in {0} form")]
+    Size(KeyEncoding, usize),
     /// No encoding makes a key of it.
     #[error("not a key in any known form: fernet, base64, base64url, hex, or 16, 24 or 32 raw bytes")]
     Unrecognised,
@@ -56,18 +59,36 @@ impl KeyEncoding {
 
     /// The key that `text` holds in this encoding. One line end after it is ignored.
     pub fn decode(self, text: &[u8]) -> Result<KeyMaterial, KeyTextError> {
-        let bytes = self.bytes(text)?;
+        let bytes = self.bytes(text, &is_key_length)?;
+        KeyMaterial::import(&bytes).map_err(KeyTextError::Material)
+    }
+
+    /// The same for a key of exactly so many bytes: HMAC keys are longer than keys that seal.
+    pub fn decode_sized(self, text: &[u8], size: usize) -> Result<KeyMaterial, KeyTextError> {
+        let bytes = self.bytes(text, &|length| length == size).map_err(|error| match error {
+            KeyTextError::Encoding(encoding) => KeyTextError::Size(encoding, size),
+            other => other,
+        })?;
         KeyMaterial::import(&bytes).map_err(KeyTextError::Material)
     }
 
     /// The key that `text` holds in the one encoding that fits; refused when two fit and disagree.
     pub fn detect(text: &[u8]) -> Result<KeyMaterial, KeyTextError> {
+        Self::detect_fitting(text, &is_key_length)
+    }
+
+    /// The same for a key of exactly so many bytes.
+    pub fn detect_sized(text: &[u8], size: usize) -> Result<KeyMaterial, KeyTextError> {
+        Self::detect_fitting(text, &|length| length == size)
+    }
+
+    fn detect_fitting(text: &[u8], fits: &dyn Fn(usize) -> bool) -> Result<KeyMaterial, KeyTextError> {
         if without_line_end(text).is_empty() {
             return Err(KeyTextError::Empty);
         }
         let mut found: Option<(Self, Zeroizing<Vec<u8>>)> = None;
         for encoding in Self::ALL {
-            let Ok(bytes) = encoding.bytes(text) else { continue };
+            let Ok(bytes) = encoding.bytes(text, fits) else { continue };
             // Text of a key's length is far more likely text than a key that happens to be printable.
             if encoding == Self::Raw && without_line_end(text).iter().all(|byte| byte.is_ascii_graphic()) {
                 continue;
@@ -109,11 +130,11 @@ impl KeyEncoding {
         }
     }
 
-    fn bytes(self, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyTextError> {
+    fn bytes(self, text: &[u8], fits: &dyn Fn(usize) -> bool) -> Result<Zeroizing<Vec<u8>>, KeyTextError> {
         if self == Self::Raw {
             // A raw key may itself end in what looks like a line end, so the length decides what is one.
-            let fits = [Some(text), text.strip_suffix(b"\n"), text.strip_suffix(b"\r\n")];
-            let bytes = fits.into_iter().flatten().find(|bytes| is_key_length(bytes.len()));
+            let texts = [Some(text), text.strip_suffix(b"\n"), text.strip_suffix(b"\r\n")];
+            let bytes = texts.into_iter().flatten().find(|bytes| fits(bytes.len()));
             return bytes
                 .map(|bytes| Zeroizing::new(bytes.to_vec()))
                 .ok_or(KeyTextError::Encoding(self));
@@ -129,9 +150,7 @@ impl KeyEncoding {
             Self::Hex => decode_hex(text),
             Self::Raw => None,
         };
-        decoded
-            .filter(|bytes| is_key_length(bytes.len()))
-            .ok_or(KeyTextError::Encoding(self))
+        decoded.filter(|bytes| fits(bytes.len())).ok_or(KeyTextError::Encoding(self))
     }
 
     fn describe(self) -> &'static str {

@@ -52,9 +52,9 @@ enum ImportForm {
     Fernet,
     /// A cleartext Tink JSON keyset of AES-GCM keys
     TinkJson,
-    /// Base64 of 16 or 32 bytes
+    /// Base64 of as many bytes as the algorithm takes
     Base64,
-    /// Base64url of 16 or 32 bytes
+    /// Base64url of as many bytes as the algorithm takes
     Base64url,
     /// Hexadecimal digits
     Hex,
@@ -70,6 +70,8 @@ enum ImportAlgorithm {
     Aes128Gcm,
     Fernet,
     Hs256,
+    Hs384,
+    Hs512,
     Ed25519,
 }
 
@@ -141,14 +143,18 @@ fn parse(args: &ImportArgs, secret: &Secret) -> Result<Vec<ImportedKey>, CliErro
     };
     let Some(algorithm) = args.algorithm else {
         return Err(CliError::usage(
-            "say what the key is for: --algorithm aes256-gcm, aes128-gcm, fernet, hs256 or ed25519",
+            "say what the key is for: --algorithm aes256-gcm, aes128-gcm, fernet, hs256, hs384, hs512 or ed25519",
         ));
     };
-    let material = match encoding {
-        Some(encoding) => encoding.decode(secret.expose())?,
-        None => KeyEncoding::detect(secret.expose())?,
+    let (algorithm, text): (Algorithm, &[u8]) = (algorithm.into(), secret.expose());
+    let material = match (algorithm, encoding) {
+        // Their keys are as long as their hashes. Sixty-four hexadecimal digits are a shorter key, and base64 of one of 48 bytes.
+        (Algorithm::Hs384 | Algorithm::Hs512, Some(encoding)) => encoding.decode_sized(text, algorithm.key_bytes())?,
+        (Algorithm::Hs384 | Algorithm::Hs512, None) => KeyEncoding::detect_sized(text, algorithm.key_bytes())?,
+        (_, Some(encoding)) => encoding.decode(text)?,
+        (_, None) => KeyEncoding::detect(text)?,
     };
-    Ok(vec![imported(algorithm.into(), material, 0)])
+    Ok(vec![imported(algorithm, material, 0)])
 }
 
 /// The first of a list seals, the others open.
@@ -171,6 +177,8 @@ impl From<ImportAlgorithm> for Algorithm {
             ImportAlgorithm::Aes128Gcm => Self::Aes128Gcm,
             ImportAlgorithm::Fernet => Self::Fernet,
             ImportAlgorithm::Hs256 => Self::Hs256,
+            ImportAlgorithm::Hs384 => Self::Hs384,
+            ImportAlgorithm::Hs512 => Self::Hs512,
             ImportAlgorithm::Ed25519 => Self::Ed25519,
         }
     }
@@ -190,4 +198,5 @@ const EXAMPLES: &str = "\
 Examples:
   reseal keys import customer-data --from env:FERNET_KEY --format fernet
   reseal keys import customer-data --from file:keyset.json --format tink-json
+  reseal keys import logins --from env:JWT_SECRET --format base64 --algorithm hs512
   reseal keys import customer-data --from 'cmd:vault kv get -field=key secret/app' --format base64 --algorithm aes256-gcm --as retiring";
