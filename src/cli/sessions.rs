@@ -36,7 +36,8 @@ enum SessionsCommand {
 /// exist then are ended, sessions that are created afterwards stay. In tables, one statement reads which rows exist at the cut-off.
 /// In Redis from version 7 on, the server announces the keys that are created afterwards; where it is too old or does not allow
 /// that (CONFIG SET notify-keyspace-events), a session that is created while the scan runs may be ended, too, and the answer says
-/// so ("decided_by": "scan").
+/// so ("decided_by": "scan"). What that setting was is noted in the key reseal:notify-keyspace-events, and restored: by the next run,
+/// where one was killed.
 ///
 /// A second pass counts what is left. Exit code 0 only when that is nothing.
 ///
@@ -179,7 +180,7 @@ impl From<SessionError> for CliError {
             SessionError::Credentials { .. } => (Exit::Unusable, "check the user and password of the URL"),
             SessionError::Permission { .. } => (
                 Exit::Unusable,
-                "allow the user SCAN, UNLINK, TIME (for marks of tokens: EVAL, HGET, HSET), and what its preset needs",
+                "allow the user SCAN, UNLINK, TIME (for marks of tokens: EVAL, HGET, HSET), and what its preset needs; to tell new sessions from old: CONFIG, SUBSCRIBE, and the key reseal:notify-keyspace-events",
             ),
             SessionError::ReadOnly { .. } => (
                 Exit::Unreachable,

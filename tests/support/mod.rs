@@ -25,7 +25,7 @@ pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, PromotedCopy, postgres, private_postgres};
-pub use programs::{python, reseal, reseal_process, tempdir};
+pub use programs::{node, python, reseal, reseal_process, tempdir};
 pub use salamander::salamander;
 
 /// Says that this test did not run, and why. Where nothing may be skipped, fails instead.

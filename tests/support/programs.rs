@@ -29,6 +29,19 @@ pub fn python(script: &str) -> Option<Command> {
     Some(command)
 }
 
+/// `tests/interop/<script>` under Node.js with the packages that `scripts/test` prepared, or `None` after saying that the test is
+/// skipped.
+pub fn node(script: &str) -> Option<Command> {
+    let Some(modules) = std::env::var_os("RESEAL_TEST_NODE_MODULES") else {
+        super::skip("no Node.js with the peers' libraries (scripts/test prepares them)");
+        return None;
+    };
+    let mut command = clean(Path::new("node"));
+    command.env("NODE_PATH", modules);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script));
+    Some(command)
+}
+
 /// A directory that goes away with the value.
 pub fn tempdir() -> TempDir {
     tempfile::Builder::new()

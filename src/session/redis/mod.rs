@@ -3,6 +3,7 @@
 mod connect;
 mod known;
 mod mark;
+mod note;
 mod spring;
 mod sweep;
 mod watch;

@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
 use super::connect::RedisServer;
+use super::note::is_note;
 use super::spring;
 use super::watch::Watch;
 use crate::session::snapshot::Gathering;
@@ -115,7 +116,7 @@ impl<'s> Sweep<'s> {
         } else {
             match server.connect(Some(sender)).await {
                 Ok(mut connection) => {
-                    let watch = Watch::begin(&mut connection, events).await;
+                    let watch = Watch::begin(server, &mut connection, events).await;
                     (connection, watch)
                 }
                 // Before version 6 a server knows no HELLO, and announces nothing on this connection.
@@ -254,7 +255,7 @@ impl<'s> Sweep<'s> {
         self.check_watch()?;
         let mut meant = Vec::with_capacity(keys.len());
         for key in keys {
-            if !self.layout.is_session(&key) {
+            if !self.layout.is_session(&key) || is_note(&key) {
                 continue;
             }
             let is_new = match self.known {

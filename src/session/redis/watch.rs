@@ -18,6 +18,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::RedisServer;
+use super::note::Note;
 
 /// Keys by the hash of their names: eight bytes each instead of the name.
 pub(super) struct Watch {
@@ -27,8 +28,8 @@ pub(super) struct Watch {
     /// Unlinked in the present span of time and in the one before.
     ended: [HashSet<u64>; 2],
     span_began: Instant,
-    /// What `notify-keyspace-events` was, if it was changed.
-    restore: Option<String>,
+    /// Where it is noted what `notify-keyspace-events` was, if it was changed: by this run, by one that still runs, or by one that died.
+    note: Option<Note>,
     is_broken: bool,
     is_disconnected: bool,
 }
@@ -42,24 +43,35 @@ impl Watch {
             created: HashSet::new(),
             ended: [HashSet::new(), HashSet::new()],
             span_began: Instant::now(),
-            restore: None,
+            note: None,
             is_broken: false,
             is_disconnected: false,
         }
     }
 
     /// Asks the server to announce new keys. Blind when it cannot, or does not allow it.
-    pub(super) async fn begin(connection: &mut MultiplexedConnection, events: UnboundedReceiver<PushInfo>) -> Self {
+    pub(super) async fn begin(
+        server: &RedisServer,
+        connection: &mut MultiplexedConnection,
+        events: UnboundedReceiver<PushInfo>,
+    ) -> Self {
         let mut watch = Self::blind();
         let Some(flags) = read_flags(connection).await else {
             return watch;
         };
-        if !(flags.contains('E') && flags.contains('n')) {
-            let asked = set_flags(connection, &format!("{flags}En")).await;
-            if !asked {
+        watch.note = Note::of(server, connection).await;
+        if !announces(&flags) {
+            // What cannot be noted is not changed: a run that is killed would leave it changed for good.
+            let Some(note) = &watch.note else { return watch };
+            if !note.write(&flags, None, connection).await {
                 return watch;
             }
-            watch.restore = Some(flags);
+            if !set_flags(connection, &format!("{flags}En")).await {
+                note.remove(connection).await;
+                return watch;
+            }
+            let after = read_flags(connection).await;
+            note.write(&flags, after.as_deref(), connection).await;
         }
         watch.events = Some(events);
         watch
@@ -127,26 +139,38 @@ impl Watch {
     pub(super) async fn check(&mut self, connection: &mut MultiplexedConnection) -> bool {
         if self.events.is_some() {
             let flags = read_flags(connection).await.unwrap_or_default();
-            self.is_broken |= !(flags.contains('E') && flags.contains('n'));
+            self.is_broken |= !announces(&flags);
         }
         self.sees()
     }
 
-    /// Puts the server's setting back, unless somebody else listens by now: another run, say.
+    /// Puts the server's setting back as it is noted, whoever changed it, unless somebody else still listens: another run, which does
+    /// this at its end, say.
     pub(super) async fn end(self, server: &RedisServer, connection: &mut MultiplexedConnection) {
-        let Some(flags) = self.restore else { return };
+        let Some(note) = self.note else { return };
+        let Some(noted) = note.read(connection).await else { return };
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(channel(server));
         let listeners: redis::RedisResult<(String, u64)> = command.query_async(connection).await;
-        if !matches!(listeners, Ok((_, others)) if others > 1) {
-            // Left on, it costs the server little; the run has done its work either way.
-            let _ = set_flags(connection, &flags).await;
+        if matches!(listeners, Ok((_, others)) if others > 1) {
+            return;
+        }
+        let now = read_flags(connection).await.unwrap_or_default();
+        let is_ours = noted.after.map_or(announces(&now), |after| after == now);
+        // Left on, it costs the server little, and the note lets the next run try again.
+        if !is_ours || set_flags(connection, &noted.before).await {
+            note.remove(connection).await;
         }
     }
 }
 
 fn channel(server: &RedisServer) -> String {
     format!("__keyevent@{}__:new", server.database())
+}
+
+/// Whether these flags make the server announce new keys.
+fn announces(flags: &str) -> bool {
+    flags.contains('E') && flags.contains('n')
 }
 
 async fn read_flags(connection: &mut MultiplexedConnection) -> Option<String> {
