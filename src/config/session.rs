@@ -16,7 +16,7 @@ pub struct SessionSettings {
     pub name: String,
     /// Where the sessions are.
     pub place: SessionPlace,
-    /// The operator's wish that a scheduled rotation ends them, too. Rotations do not act on it: `reseal sessions invalidate` ends sessions.
+    /// Whether a scheduled rotation ends them, too. When a key has leaked, all sessions of the configuration end.
     pub in_scheduled: bool,
 }
 
@@ -54,7 +54,12 @@ pub enum SessionPlace {
 #[derive(Debug, Clone)]
 pub enum MarksAt {
     /// In a file.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// How long tokens live at most.
+        token_lifetime: Option<Duration>,
+    },
     /// In a Redis hash.
     Redis {
         /// Where its URL is read from.
@@ -145,7 +150,14 @@ fn tokens_place(
         }
     };
     let marks = match (file, redis, database) {
-        (Some(file), None, None) => MarksAt::File(file),
+        (Some(path), None, None) => {
+            let lifetime = section.duration("token_lifetime")?;
+            MarksAt::File {
+                path,
+                // A time of a configuration is positive.
+                token_lifetime: lifetime.map(|lifetime| lifetime.unsigned_abs()),
+            }
+        }
         (None, Some(url), None) => MarksAt::Redis {
             url,
             cluster: section.flag("cluster")?.unwrap_or(false),

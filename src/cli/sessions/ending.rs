@@ -147,7 +147,10 @@ pub(in crate::cli) fn store_of(place: &SessionPlace, context: &mut Context<'_>) 
 
 fn mark_place(marks: &MarksAt, context: &mut Context<'_>) -> Result<MarkPlace, CliError> {
     Ok(match marks {
-        MarksAt::File(path) => MarkPlace::File(path.clone()),
+        MarksAt::File { path, token_lifetime } => MarkPlace::File {
+            path: path.clone(),
+            token_lifetime: *token_lifetime,
+        },
         MarksAt::Redis {
             url,
             cluster,

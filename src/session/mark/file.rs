@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,13 @@ impl Marks {
         self
     }
 
+    /// Drops marks of tenants and users from before a time, and those that everybody's mark covers.
+    fn drop_before(&mut self, time: i64) {
+        let floor = time.max(self.all);
+        self.tenants.retain(|_, mark| *mark > floor);
+        self.users.retain(|_, mark| *mark > floor);
+    }
+
     fn get(&self, scope: &MarkScope) -> Option<i64> {
         match scope {
             MarkScope::All => (self.all > 0).then_some(self.all),
@@ -94,7 +102,12 @@ impl Marks {
     }
 }
 
-pub(super) fn raise(path: &Path, options: &MarkOptions, now: Timestamp) -> Result<Marked, SessionError> {
+pub(super) fn raise(
+    path: &Path,
+    token_lifetime: Option<Duration>,
+    options: &MarkOptions,
+    now: Timestamp,
+) -> Result<Marked, SessionError> {
     let failed = |fault: FileFault| SessionError::File(fault);
     let place = Place::at(path).map_err(|error| failed(FileFault::Folder(error)))?.public();
     let _lock = Lock::take(&place, options.lock_wait).map_err(|fault| failed(FileFault::Lock(fault)))?;
@@ -114,11 +127,16 @@ pub(super) fn raise(path: &Path, options: &MarkOptions, now: Timestamp) -> Resul
         return Ok(marked);
     }
     marks.set(&options.scope, not_before);
+    if let Some(lifetime) = token_lifetime {
+        let skew = i64::try_from(options.clock_skew.as_secs()).unwrap_or(i64::MAX);
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX).saturating_add(skew);
+        marks.drop_before(now.as_second().saturating_sub(lifetime));
+    }
     let mut text = serde_json::to_vec_pretty(&marks).map_err(|_| SessionError::Marks(MarksFault::Malformed))?;
     text.push(b'\n');
     if text.len() > FILE_BYTES_MAX {
         return Err(SessionError::Refused(format!(
-            "the file of marks would have more than {FILE_BYTES_MAX} bytes: end all tokens once, and remove the marks of users from it"
+            "the file of marks would have more than {FILE_BYTES_MAX} bytes: say token_lifetime = \"…\" in the configuration, so that older marks are dropped, or keep marks in a database"
         )));
     }
     let expected = content.map_or(Expected::Nothing, |content| Expected::Content(Digest::of(&content)));

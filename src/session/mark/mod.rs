@@ -33,7 +33,13 @@ pub enum MarkScope {
 #[derive(Clone)]
 pub enum MarkPlace {
     /// A JSON file: see [`Marks`].
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// How long tokens live at most. A mark that is older ends nothing any more, and is dropped when the file is next written;
+        /// without it marks stay for good, because nobody knows which token is still out.
+        token_lifetime: Option<Duration>,
+    },
     /// A Redis hash with fields `all`, `tenant:NAME` and `user:NAME`, each a number of seconds since 1970.
     Redis {
         /// The server.
@@ -113,7 +119,7 @@ impl MarkScope {
 /// `now` is this machine's clock: that of a mark in a file. Cancelled while it waits, the mark stands.
 pub async fn raise_mark(place: &MarkPlace, options: &MarkOptions, now: impl Fn() -> Timestamp) -> Result<Marked, SessionError> {
     let marked = match place {
-        MarkPlace::File(path) => file::raise(path, options, now())?,
+        MarkPlace::File { path, token_lifetime } => file::raise(path, *token_lifetime, options, now())?,
         MarkPlace::Redis { server, key } => redis::raise_mark(server, key, options).await?,
         MarkPlace::Table { url, table } => sql::raise_mark(url, table, options).await?,
     };
