@@ -70,6 +70,14 @@ impl Shared {
         Progress::add(&self.progress.waited_ms, milliseconds);
     }
 
+    /// Rests after a page that was read and looked at, as the profile says.
+    pub async fn rest_of_reader(&self, busy: std::time::Duration) {
+        let rest = self.pace().rest_of_reader(busy);
+        if !rest.is_zero() {
+            self.stop.sleep(rest).await;
+        }
+    }
+
     /// Learns from a batch and rests as the profile says.
     async fn finish(&self, sample: Sample, busy: std::time::Duration) {
         let rest = {

@@ -31,6 +31,9 @@ pub struct PaceLimits {
     pub bytes_max: usize,
     /// Rest after a batch, as a share of the time that it took.
     pub rest_ratio: f64,
+    /// Rest after a page that was only read and opened, as a share of the time that it took. Sweeps and verification hold no lock, but
+    /// without rests they keep the processor from the application.
+    pub read_rest_ratio: f64,
     /// Workers, as a share of what the store proposes.
     pub workers_share: f64,
 }
@@ -38,23 +41,28 @@ pub struct PaceLimits {
 impl Profile {
     /// The numbers. `single_writer` is a database that stops all other writers while a batch runs (SQLite).
     pub fn limits(self, single_writer: bool) -> PaceLimits {
-        // Where every commit waits for the disk, as in SQLite, small batches are mostly waiting: their floor is higher.
+        // A batch in SQLite keeps every other writer waiting for as long as it takes: in the gentle profile that is a few milliseconds.
         let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
             (Self::Gentle, false) => (20, 100, 500, 2.0, 0.5),
             (Self::Balanced, false) => (100, 1_000, 2_000, 0.0, 1.0),
             (Self::Fast, false) => (250, 2_000, 4_000, 0.0, 1.0),
-            (Self::Gentle, true) => (20, 200, 500, 3.0, 1.0),
+            (Self::Gentle, true) => (6, 50, 500, 3.0, 1.0),
             (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
             (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
         };
         PaceLimits {
             target: Duration::from_millis(target_ms),
             rows_start,
-            rows_min: if single_writer { 100 } else { 10 },
+            rows_min: match (self, single_writer) {
+                (Self::Gentle, _) | (_, false) => 10,
+                // Small transactions are mostly overhead.
+                (_, true) => 100,
+            },
             rows_max,
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
             bytes_max: if single_writer { 4 << 20 } else { 1 << 20 },
             rest_ratio,
+            read_rest_ratio: if self == Self::Gentle { 1.0 } else { 0.0 },
             workers_share,
         }
     }
@@ -139,6 +147,11 @@ impl BatchController {
     /// The rest after a batch that took `busy`.
     pub fn rest(&self, busy: Duration) -> Duration {
         busy.mul_f64(self.limits.rest_ratio)
+    }
+
+    /// The rest after a page that was read in `busy`.
+    pub fn rest_of_reader(&self, busy: Duration) -> Duration {
+        busy.mul_f64(self.limits.read_rest_ratio)
     }
 
     fn resize(&mut self, rows: usize) {

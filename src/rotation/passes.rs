@@ -1,7 +1,7 @@
 //! The three ways over a table: re-encrypt by ranges, sweep, verify.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -88,9 +88,11 @@ impl Sweep {
         let mut cursor: Option<Key> = None;
         loop {
             let due_before = self.counter.census.due;
+            let begun = Instant::now();
             let end = read(&self.work, session, &piece.interval, cursor.as_ref(), &mut self.page).await?;
             self.counter.count(&piece.interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
+            let busy = begun.elapsed();
             let last = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
             if self.counter.census.due > due_before {
                 let part = Interval {
@@ -110,6 +112,7 @@ impl Sweep {
                 return Ok(());
             }
             cursor = last;
+            self.work.shared.rest_of_reader(busy).await;
         }
     }
 }
@@ -144,6 +147,7 @@ impl Verify {
     async fn verify(&mut self, session: &mut dyn Session, interval: &Interval) -> Result<(), RotationError> {
         let mut cursor: Option<Key> = None;
         loop {
+            let begun = Instant::now();
             let end = read(&self.work, session, interval, cursor.as_ref(), &mut self.page).await?;
             if let Some(row) = self.page.twin() {
                 return Err(RotationError::Twins {
@@ -162,6 +166,7 @@ impl Verify {
                 return Ok(());
             }
             cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
+            self.work.shared.rest_of_reader(begun.elapsed()).await;
         }
     }
 }

@@ -86,7 +86,11 @@ impl<'a> Run<'a> {
             },
             guard: None,
             writers: wished.clamp(1, proposed.max),
-            readers: wished.max(if options.workers.is_none() { READERS_MIN } else { 1 }),
+            readers: match options.workers {
+                // Whoever is to be gentle leaves a core to the application.
+                None if limits.read_rest_ratio == 0.0 => wished.max(READERS_MIN),
+                None | Some(_) => wished,
+            },
         }
     }
 
