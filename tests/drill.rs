@@ -8,6 +8,7 @@ mod rehearsal {
     pub mod leavings;
     pub mod limits;
     pub mod sabotage;
+    pub mod sessions;
     pub mod sound;
 
     use super::settings;
@@ -30,6 +31,8 @@ fn settings(duration: Duration) -> Settings {
         duration,
         faults: Faults::of([]),
         thresholds: Thresholds::default(),
+        compromised: false,
+        redis: None,
         probes: Vec::new(),
         hidden_variables: Vec::new(),
         seed: 11,

@@ -11,6 +11,7 @@ mod protocol {
     pub mod interruptions;
     pub mod retirement;
     pub mod sessions;
+    pub mod staging;
 }
 
 /// On SQLite, where copying a file is all that it takes.

@@ -42,7 +42,7 @@ impl<T: FromStr<Err = RefError>> FromStr for RefArg<T> {
 #[derive(Args)]
 pub struct KeyringArgs {
     /// The keyring file
-    #[arg(long, value_name = "FILE", default_value = "reseal.keyring", env = "RESEAL_KEYRING")]
+    #[arg(long, value_name = "FILE", default_value = KEYRING_DEFAULT, env = "RESEAL_KEYRING")]
     pub keyring: PathBuf,
 
     /// Where its passphrase is read from: env:NAME, file:PATH, fd:N, prompt, cmd:COMMAND [default: env:RESEAL_PASSPHRASE]
@@ -55,6 +55,15 @@ pub struct KeyringArgs {
 }
 
 impl KeyringArgs {
+    /// Nothing said: what the configuration says counts.
+    pub fn unsaid() -> Self {
+        Self {
+            keyring: PathBuf::from(KEYRING_DEFAULT),
+            unlock: None,
+            identity: None,
+        }
+    }
+
     /// The keyring that a configuration names, opened as it says unless the command line says otherwise.
     pub fn configured(&self, settings: Option<&KeyringSettings>) -> Self {
         let Some(settings) = settings else {
@@ -258,6 +267,8 @@ enum Asked {
     Once,
     Twice,
 }
+
+const KEYRING_DEFAULT: &str = "reseal.keyring";
 
 const PASSPHRASE_VARIABLE: &str = "RESEAL_PASSPHRASE";
 

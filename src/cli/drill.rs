@@ -8,18 +8,21 @@ use serde::Serialize;
 
 use super::arg::RefArg;
 use super::drill_report::ReportArgs;
+use super::drill_staging::{self, StagingArgs};
 use super::selection::read_database_url;
 use super::{CliError, Context, Exit};
-use crate::config::UrlRef;
-use crate::drill::{self, Cancel, DrillError, FaultKind, Faults, Report, Settings, TableError, Thresholds};
+use crate::config::{SecretRef, UrlRef};
+use crate::drill::{self, Cancel, DrillError, FaultKind, Faults, Settings, TableError, Thresholds};
 use crate::report::{Verdict, terminal};
+use crate::session::RedisServer;
 
 /// Rehearse a rotation under live traffic; no set-up needed
 ///
 /// Makes a table of encrypted customer records: in an SQLite database in a temporary folder, or with --database in a schema of its own in
 /// any PostgreSQL database. Starts instances of an application as processes of their own, each with its own copy of the keyring, that
-/// read and write it; rotates its key with the real commands; and does harm on purpose meanwhile (--faults). Every value read is compared
-/// with what was written; at the end so is every row.
+/// read and write it and report which keys they use; runs `reseal rotate KEYSET` on it, whose gates wait for them; and does harm on purpose meanwhile (--faults). Every value read is compared
+/// with what was written; at the end so is every row. Users log in, come back and log out all along: none may be logged out by accident,
+/// and with --compromised no session of before may live on.
 ///
 /// Exit 0 only if no read failed, no write was lost, no value is left under the old key, every probe succeeded and every threshold was
 /// kept; 7 otherwise. Leaves nothing behind unless it failed.
@@ -30,13 +33,16 @@ pub struct DrillArgs {
     #[arg(long, value_name = "REF")]
     database: Option<RefArg<UrlRef>>,
 
+    #[command(flatten)]
+    pub(super) staging: StagingArgs,
+
     /// Customers in the table
     #[arg(long, default_value_t = 30_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2_000..=5_000_000))]
     rows: u32,
 
     /// Instances that read
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
-    readers: u8,
+    pub(super) readers: u8,
 
     /// Instances that write
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
@@ -44,15 +50,23 @@ pub struct DrillArgs {
 
     /// Undisturbed traffic, half before the rotation and half after: seconds, or a time such as 2m
     #[arg(long, default_value = "6s", value_name = "TIME", value_parser = parse_time)]
-    duration: Duration,
+    pub(super) duration: Duration,
 
     /// Reads of each reading instance in a second; more than the database takes means as many as it takes
     #[arg(long, default_value_t = 700, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    reads_per_second: u32,
+    pub(super) reads_per_second: u32,
 
     /// Writes of each writing instance in a second
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     writes_per_second: u32,
+
+    /// Rehearse that the key has leaked: the old key becomes compromised, and every session of before ends
+    #[arg(long)]
+    pub(super) compromised: bool,
+
+    /// Where the URL of a Redis or Valkey server is, to keep the sessions of the rehearsal in: env:NAME, file:PATH, … [default: a table]
+    #[arg(long, value_name = "REF")]
+    sessions: Option<RefArg<SecretRef>>,
 
     /// Harm on purpose: kill, pause, cut (PostgreSQL), replace, lag; or all, or none
     ///
@@ -60,31 +74,31 @@ pub struct DrillArgs {
     /// transactions. replace: a keyring file replaced by half of it, nothing, or an older version while it is read. lag: an instance
     /// that never gets the new key.
     #[arg(long, default_value = "kill,replace", value_name = "LIST")]
-    faults: Faults,
+    pub(super) faults: Faults,
 
     /// A shell command or URL that must succeed all along, twice a second; repeat for more
     #[arg(long = "probe", value_name = "COMMAND|URL")]
-    probes: Vec<String>,
+    pub(super) probes: Vec<String>,
 
     /// Repeats customers, traffic and faults of an earlier drill
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
 
     /// Keep everything: table, keyring, and the throw-away identity that opens it
     #[arg(long)]
     keep: bool,
 
     #[command(flatten)]
-    thresholds: ThresholdArgs,
+    pub(super) thresholds: ThresholdArgs,
 
     #[command(flatten)]
-    reports: ReportArgs,
+    pub(super) reports: ReportArgs,
 }
 
 /// What fails a drill.
 #[derive(Args)]
 #[command(next_help_heading = "Thresholds: one that is missed means exit 7")]
-struct ThresholdArgs {
+pub(super) struct ThresholdArgs {
     /// Reads that may fail
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_failed_reads: u64,
@@ -100,19 +114,51 @@ struct ThresholdArgs {
     /// How long the drill may take, such as 10m
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     max_duration: Option<Duration>,
+
+    /// With --compromised: how long a session of before may live after the new key has become primary
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time)]
+    max_session_life: Duration,
+}
+
+impl DrillArgs {
+    /// The number that repeats it.
+    pub(super) fn seed(&self, context: &Context<'_>) -> u64 {
+        self.seed
+            .unwrap_or_else(|| u64::from((context.now)().subsec_nanosecond().unsigned_abs()))
+    }
+}
+
+impl ThresholdArgs {
+    /// What is allowed.
+    pub(super) fn limits(&self) -> Thresholds {
+        Thresholds {
+            failed_reads_max: self.max_failed_reads,
+            lost_writes_max: self.max_lost_writes,
+            p99_ratio_max: self.max_p99_ratio,
+            duration_max: self.max_duration,
+            session_life_max: self.max_session_life,
+        }
+    }
 }
 
 #[derive(Serialize)]
-struct DrillDocument<'a> {
+pub(super) struct DrillDocument<'a, R> {
     #[serde(flatten)]
-    report: &'a Report,
-    exit: u8,
+    pub(super) report: &'a R,
+    pub(super) exit: u8,
 }
 
 /// Runs `reseal drill`.
 pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    if args.staging.is_wanted() {
+        return drill_staging::run(args, context);
+    }
     let postgres = match &args.database {
         Some(reference) => Some(postgres_url(reference, context)?),
+        None => None,
+    };
+    let redis = match &args.sessions {
+        Some(reference) => Some(redis_url(reference, context)?),
         None => None,
     };
     let settings = Settings {
@@ -128,17 +174,12 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         reads_per_second: f64::from(args.reads_per_second),
         writes_per_second: f64::from(args.writes_per_second),
         duration: args.duration,
-        thresholds: Thresholds {
-            failed_reads_max: args.thresholds.max_failed_reads,
-            lost_writes_max: args.thresholds.max_lost_writes,
-            p99_ratio_max: args.thresholds.max_p99_ratio,
-            duration_max: args.thresholds.max_duration,
-        },
+        thresholds: args.thresholds.limits(),
+        compromised: args.compromised,
+        redis,
         probes: args.probes.clone(),
         hidden_variables: context.secrets.kept_from_children().to_vec(),
-        seed: args
-            .seed
-            .unwrap_or_else(|| u64::from((context.now)().subsec_nanosecond().unsigned_abs())),
+        seed: args.seed(context),
         keep: args.keep,
         program: std::env::current_exe()?,
         sabotage: None,
@@ -189,7 +230,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
 }
 
 /// Ctrl-C and a polite kill end the rehearsal, so that it removes its folder. A second one ends the process at once.
-fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
+pub(super) fn cancel_on_signal(cancel: &Cancel) -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
@@ -232,8 +273,18 @@ fn postgres_url(reference: &RefArg<UrlRef>, context: &mut Context<'_>) -> Result
     }
 }
 
+/// The URL of a Redis server that the rehearsal may use.
+fn redis_url(reference: &RefArg<SecretRef>, context: &mut Context<'_>) -> Result<String, CliError> {
+    let reference = reference.get()?;
+    context.secrets.keep_from_children(reference);
+    let url = context.secrets.read_url(&UrlRef::Secret(reference.clone()))?;
+    // Refuses what could not be used, and a password in clear text to another machine.
+    RedisServer::parse(url.trim(), false, false)?;
+    Ok(url.trim().to_owned())
+}
+
 /// Seconds, or a time with its unit.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let wrong = || "a time such as 90s, 10m or 2h; a bare number means seconds".to_owned();
     let time = match text.parse::<u32>() {
         Ok(seconds) => Duration::from_secs(seconds.into()),
@@ -261,12 +312,24 @@ impl From<DrillError> for CliError {
             DrillError::Cancelled => Self::from_error(Exit::Incomplete, &error).durable("nothing was left behind"),
             DrillError::Stage(_) | DrillError::Private(_) => Self::from_error(Exit::Unusable, &error)
                 .next("see that the folder for temporary files (TMPDIR) can be written and has room"),
+            DrillError::Planned(_) => Self::from_error(Exit::Refused, &error)
+                .durable("nothing was touched")
+                .next("see reseal plan with the same configuration"),
+            DrillError::Staging(_) => {
+                Self::from_error(Exit::Unusable, &error).next("see reseal plan and reseal status with the same configuration")
+            }
             DrillError::State(_) => Self::from_error(Exit::Unusable, &error),
             DrillError::NothingToCut => {
                 Self::from_error(Exit::Usage, &error).next("leave cut out of --faults: kill,pause,replace,lag")
             }
             DrillError::Table(TableError::Lost(_)) => {
                 Self::from_error(Exit::Unreachable, &error).next("see that --database can be reached")
+            }
+            DrillError::Logins(TableError::Lost(_)) => {
+                Self::from_error(Exit::Unreachable, &error).next("see that --sessions can be reached")
+            }
+            DrillError::Logins(TableError::Refused(_)) => {
+                Self::from_error(Exit::Unusable, &error).next("see that --sessions may be written, or leave it out")
             }
             DrillError::Table(TableError::Refused(_)) => Self::from_error(Exit::Unusable, &error)
                 .next("the database user must be able to create a schema: GRANT CREATE ON DATABASE … TO …"),
@@ -279,7 +342,7 @@ impl From<DrillError> for CliError {
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// What a report says while the rehearsal runs, and ever after if nobody was left to write another.
-const UNFINISHED: &str = "it has begun, and nothing is known of its end: it is running, or it was killed";
+pub(super) const UNFINISHED: &str = "it has begun, and nothing is known of its end: it is running, or it was killed";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -287,4 +350,6 @@ Examples:
   reseal drill --rows 200000 --readers 8 --duration 60s --faults all
   reseal drill --database env:STAGING_URL --probe 'curl -fsS http://localhost:8000/health' --max-p99-ratio 2
   reseal drill --junit drill.xml --report drill-report    # for CI: exit 0 or 7
+  reseal drill --compromised                              # a key has leaked: its sessions must be dead, and nobody else's
+  reseal drill --config staging.toml --staging-confirmed --probe 'curl -fsS http://staging:8000/health'
   reseal drill --json --seed 7";

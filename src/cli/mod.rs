@@ -12,6 +12,7 @@ mod documents;
 mod drill;
 mod drill_part;
 mod drill_report;
+mod drill_staging;
 mod error;
 mod exit;
 mod guard;

@@ -15,6 +15,12 @@ pub enum DrillError {
     /// Somebody asked for it to end.
     #[error("the drill was stopped")]
     Cancelled,
+    /// The staging environment cannot be read.
+    #[error("the staging environment: {0}")]
+    Staging(String),
+    /// The plan of the rotation found reasons against it.
+    #[error("the plan found reasons against a rotation: {0}")]
+    Planned(String),
     /// Its folder, files or processes could not be made.
     #[error("the drill could not be set up")]
     Stage(#[source] io::Error),
@@ -36,6 +42,9 @@ pub enum DrillError {
     /// The drill's table.
     #[error("the drill's table: {0}")]
     Table(#[from] TableError),
+    /// The store of sessions.
+    #[error("the store of sessions: {0}")]
+    Logins(#[source] TableError),
     /// The rotation's state could not be read.
     #[error("the rotation's state")]
     State(#[from] StoreError),

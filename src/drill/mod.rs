@@ -22,6 +22,7 @@ mod instance;
 mod janitor;
 mod journal;
 mod latency;
+mod logins;
 mod model;
 mod nemesis;
 mod operator;
@@ -32,6 +33,7 @@ mod rehearsal;
 mod report;
 mod sabotage;
 mod stage;
+mod staging;
 mod table;
 mod tally;
 mod told;
@@ -45,12 +47,14 @@ use std::time::Duration;
 
 pub use error::DrillError;
 pub use latency::{Percentiles, Point, Windows};
+pub use logins::LoginReport;
 pub use nemesis::{Fault, FaultKind, Faults};
 pub use probe::ProbeReport;
 pub use process::{Part, PartError};
 pub use rehearsal::run;
 pub use report::{LatencyReport, Phase, RatioReport, Report};
 pub use sabotage::Sabotage;
+pub use staging::{Staging, StagingReport, rehearse, told_of_staging};
 pub use table::TableError;
 pub use told::{outline, told};
 pub use verdict::{Finding, Thresholds, Verdict};
@@ -72,6 +76,10 @@ pub struct Settings {
     pub writes_per_second: f64,
     /// Time of undisturbed traffic, half of it before the rotation and half after.
     pub duration: Duration,
+    /// Whether it rehearses that a key has leaked: sessions of before end, and the old key is compromised.
+    pub compromised: bool,
+    /// A Redis server that holds the sessions of the rehearsal; `None` for a table beside the customers.
+    pub redis: Option<String>,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// What fails the rehearsal.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::process::{Part, Process, file_output};
 use super::sabotage::{OPEN_GATES, Sabotage};
-use super::stage::{DATABASE_VARIABLE, Stage};
+use super::stage::{DATABASE_VARIABLE, REDIS_VARIABLE, Stage};
 use super::table::Place;
 use super::{Cancel, DrillError};
 
@@ -20,6 +20,8 @@ pub struct Operator<'a> {
     stage: &'a Stage,
     /// The database, as the commands reach it.
     place: &'a Place,
+    /// The Redis server that holds sessions, if one does.
+    redis: Option<&'a str>,
     typed: u32,
 }
 
@@ -30,6 +32,8 @@ pub struct Order {
     pub instances: usize,
     /// How long a gate waits for them.
     pub gate_timeout: Duration,
+    /// Whether a key has leaked.
+    pub compromised: bool,
     /// Broken on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -53,11 +57,12 @@ pub struct Ended {
 
 impl<'a> Operator<'a> {
     /// Nothing typed yet.
-    pub fn new(program: &'a Path, stage: &'a Stage, place: &'a Place) -> Self {
+    pub fn new(program: &'a Path, stage: &'a Stage, place: &'a Place, redis: Option<&'a str>) -> Self {
         Self {
             program,
             stage,
             place,
+            redis,
             typed: 0,
         }
     }
@@ -79,16 +84,32 @@ impl<'a> Operator<'a> {
         arguments.push(self.stage.config_file().into());
         arguments.extend(words(&["--expect-instances", &order.instances.to_string()]));
         arguments.extend(words(&["--gate-timeout", &format!("{}s", order.gate_timeout.as_secs())]));
-        let url = self.place.url.clone();
-        let mut variables = Vec::new();
-        if self.place.is_postgres() {
-            // As an operator's shell has it: a password on the command line would be everybody's.
-            variables.push((DATABASE_VARIABLE, url.as_str()));
+        if order.compromised {
+            arguments.push("--compromised".into());
         }
+        let mut variables = self.variables();
         if order.sabotage == Some(Sabotage::PromoteBeforeAcknowledgement) {
             variables.push((OPEN_GATES, "1"));
         }
         self.start(arguments, &variables)
+    }
+
+    /// Ends the sessions that exist.
+    pub fn end_sessions(&mut self, cancel: &Cancel) -> Result<Ended, DrillError> {
+        let mut arguments = words(&["sessions", "invalidate", "--json", "--yes", "--config"]);
+        arguments.push(self.stage.config_file().into());
+        let variables = self.variables();
+        self.start(arguments, &variables)?.wait(COMMAND_PATIENCE, cancel)
+    }
+
+    /// As an operator's shell has them: a password on the command line would be everybody's.
+    fn variables(&self) -> Vec<(&'static str, &'a str)> {
+        let database = self
+            .place
+            .is_postgres()
+            .then_some((DATABASE_VARIABLE, self.place.url.as_str()));
+        let redis = self.redis.map(|url| (REDIS_VARIABLE, url));
+        database.into_iter().chain(redis).collect()
     }
 
     fn start(&mut self, mut arguments: Vec<OsString>, variables: &[(&str, &str)]) -> Result<Run, DrillError> {
@@ -111,6 +132,19 @@ impl<'a> Operator<'a> {
 }
 
 impl Run {
+    /// Types a command as the user would, with the environment of the drill. What it says is written to files in `folder`.
+    pub fn typed(program: &Path, mut arguments: Vec<OsString>, folder: &Path, name: &str) -> Result<Self, DrillError> {
+        let (document, said) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.log")));
+        arguments.insert(0, program.into());
+        let outputs = (file_output(&document), file_output(&said));
+        let (output, errors) = (outputs.0.map_err(DrillError::Stage)?, outputs.1.map_err(DrillError::Stage)?);
+        let mut process = Part::Command
+            .start_as_is(program, &arguments, output, errors)
+            .map_err(DrillError::Rotation)?;
+        process.end_input();
+        Ok(Self { process, document, said })
+    }
+
     /// Whether it ended by itself.
     pub fn is_over(&mut self) -> Result<bool, DrillError> {
         Ok(self.process.ended().map_err(DrillError::Rotation)?.is_some())
@@ -257,7 +291,8 @@ impl Ended {
     }
 }
 
-fn words(words: &[&str]) -> Vec<OsString> {
+/// Arguments.
+pub fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
 }
 

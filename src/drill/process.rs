@@ -102,6 +102,11 @@ impl Part {
         Process::spawn(command)
     }
 
+    /// Starts this part with the whole environment of the drill: for a command of the user's own operator.
+    pub fn start_as_is(self, program: &Path, arguments: &[OsString], output: Stdio, said: Stdio) -> io::Result<Process> {
+        Process::spawn(self.command(program, arguments, output, said))
+    }
+
     fn command(self, program: &Path, arguments: &[OsString], output: Stdio, said: Stdio) -> Command {
         let mut command = Command::new(program);
         command

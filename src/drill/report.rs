@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::latency::{Point, Windows};
+use super::logins::LoginReport;
 use super::nemesis::Fault;
 use super::probe::ProbeReport;
 use super::verdict::{Finding, Verdict};
@@ -41,6 +42,10 @@ pub struct Report {
     pub unconfirmed_writes_undone: u64,
     /// Rows that reads compared with the model.
     pub rows_checked: u64,
+    /// Whether it was rehearsed that a key has leaked.
+    pub compromised: bool,
+    /// What became of the sessions of users who were logged in.
+    pub sessions: LoginReport,
     /// Instances of the application, each with a keyring of its own.
     pub instances: usize,
     /// Rows when the application started.

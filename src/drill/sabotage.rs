@@ -28,6 +28,10 @@ pub enum Sabotage {
     RetireBeforeRotate,
     /// Somebody writes back what he read a while ago, without comparing.
     SwapWithoutComparison,
+    /// A key has leaked, and nobody ends the sessions.
+    SessionsForgotten,
+    /// Somebody who is logged in is logged out by accident.
+    SessionLost,
 }
 
 impl Sabotage {
@@ -39,7 +43,7 @@ impl Sabotage {
         match self {
             Self::ReaderWithOldKeyOnly | Self::InstanceLagsBehind | Self::PromoteBeforeAcknowledgement => Some("reader-0"),
             Self::WriterWithOldKeyOnly => Some("writer-0"),
-            Self::RetireBeforeRotate | Self::SwapWithoutComparison => None,
+            Self::RetireBeforeRotate | Self::SwapWithoutComparison | Self::SessionsForgotten | Self::SessionLost => None,
         }
     }
 

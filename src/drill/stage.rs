@@ -18,6 +18,7 @@ use super::DrillError;
 use super::clock::now;
 use super::customer::{COLUMNS, Cabinet, Customer, Row};
 use super::janitor::{KEEP, Leftovers, Schema};
+use super::logins::LoginPlace;
 use super::model::Model;
 use super::process::{Part, Process, file_output};
 use super::table::{Place, Scratch, create_sqlite, schema_name};
@@ -93,13 +94,28 @@ impl Stage {
                     table: scratch.create()?,
                 };
             }
-            _ => create_sqlite(&stage.folder.join("customers.db"), TABLE)?,
+            _ => create_sqlite(&stage.folder.join("customers.db"), TABLE, &stage.place.logins())?,
         }
-        write_private(&stage.config_file(), stage.configuration().as_bytes(), false)?;
         Ok(stage)
     }
 
-    /// `reseal.toml` as the operator of this application would write it.
+    /// Writes `reseal.toml`, as the operator of this application would: sessions in it if they are anywhere.
+    pub fn configure(&self, logins: Option<&LoginPlace>) -> Result<(), DrillError> {
+        let mut configuration = self.configuration();
+        match logins {
+            None => {}
+            Some(LoginPlace::Table) => {
+                let table = toml::Value::from(self.place.logins());
+                configuration += &format!("\n[session.logins]\ndatabase = \"main\"\ntable = {table}\nkey = \"id\"\n");
+            }
+            Some(LoginPlace::Redis { prefix, .. }) => {
+                let pattern = toml::Value::from(format!("{prefix}*"));
+                configuration += &format!("\n[session.logins]\nredis = \"env:{REDIS_VARIABLE}\"\nmatch = {pattern}\n");
+            }
+        }
+        Ok(write_private(&self.config_file(), configuration.as_bytes(), false)?)
+    }
+
     fn configuration(&self) -> String {
         let text = |text: &str| toml::Value::from(text).to_string();
         // A URL with a password comes by the environment of the command that needs it.
@@ -262,7 +278,7 @@ impl Drop for Stage {
 }
 
 /// Eight hexadecimal digits.
-fn random_name() -> Result<String, DrillError> {
+pub(super) fn random_name() -> Result<String, DrillError> {
     let mut name = [0; 4];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut name).map_err(|_| RandomFailed)?;
     Ok(format!("{:08x}", u32::from_be_bytes(name)))
@@ -281,6 +297,9 @@ pub const TABLE: &str = "customers";
 
 /// Where the operator's commands find the URL of a database with a password.
 pub const DATABASE_VARIABLE: &str = "DATABASE_URL";
+
+/// Where they find the URL of a Redis server.
+pub const REDIS_VARIABLE: &str = "REDIS_URL";
 
 /// Nobody else changes the keyring of a rehearsal.
 const LOCK_WAIT: Duration = Duration::from_secs(5);

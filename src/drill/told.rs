@@ -11,7 +11,12 @@ use crate::report::{self, Activity, KeyCount, Phase, Proof, Rehearsal, Series, S
 
 /// What the settings alone say: the report of a rehearsal that has not come to its end.
 pub fn outline(settings: &Settings, begun: &str, why: &str) -> Rehearsal {
-    let title = format!("Rehearsal: rotation of {} customers under live traffic", settings.rows);
+    let kind = if settings.compromised {
+        "emergency rotation"
+    } else {
+        "rotation"
+    };
+    let title = format!("Rehearsal: {kind} of {} customers under live traffic", settings.rows);
     let sqlite = rusqlite::version();
     let mut versions = vec![version("reseal", env!("CARGO_PKG_VERSION"))];
     let database = if settings.postgres.is_some() {
@@ -45,6 +50,10 @@ pub fn told(report: &Report, settings: &Settings, begun: &str) -> Rehearsal {
         ("rows before", report.rows_before),
         ("rows after", report.rows_after),
         ("rows compared by reads", report.rows_checked),
+        ("logins", report.sessions.logins),
+        ("logouts", report.sessions.logouts),
+        ("requests of users who were logged in", report.sessions.requests),
+        ("sessions ended", report.sessions.ended),
     ]));
     rehearsal.keys = keys(report);
     rehearsal.rows_per_second = Some(report.rows_per_second).filter(|rate| *rate > 0.0);
@@ -63,7 +72,7 @@ pub fn told(report: &Report, settings: &Settings, begun: &str) -> Rehearsal {
     rehearsal
 }
 
-fn finding(finding: &Finding) -> report::Finding {
+pub(super) fn finding(finding: &Finding) -> report::Finding {
     report::Finding::new(finding.name, finding.sentence.as_str())
 }
 
@@ -104,6 +113,7 @@ fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
             "no value is under the old key",
             report.values_under_old_key,
         ),
+        none("sessions-lost", lost_promise(report.compromised), report.sessions.lost),
         stated(
             "not-acknowledged",
             "keys changed only when every instance had them",
@@ -129,6 +139,17 @@ fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
         let promise = "reads and writes were not much slower during the rotation than before it";
         proofs.push(Proof::at_most("p99-ratio", promise, slowest, max, Unit::Times));
     }
+    if report.compromised {
+        let promise = "sessions of before the leak are dead";
+        proofs.push(none("sessions-left", promise, report.sessions.left));
+        if let Some(life) = report.sessions.old_dead_after_seconds {
+            let (promise, max) = (
+                "they were dead soon after the new key took over",
+                thresholds.session_life_max.as_secs_f64(),
+            );
+            proofs.push(Proof::at_most("sessions-slow", promise, life, max, Unit::Seconds));
+        }
+    }
     if let Some(max) = thresholds.duration_max {
         let (took, max) = (report.elapsed_seconds, max.as_secs_f64());
         proofs.push(Proof::at_most(
@@ -143,6 +164,14 @@ fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
         proofs.push(stated("probe-failed", "every probe succeeded all along", true));
     }
     proofs
+}
+
+fn lost_promise(compromised: bool) -> &'static str {
+    if compromised {
+        "nobody who logged in after the leak was logged out"
+    } else {
+        "nobody was logged out"
+    }
 }
 
 fn keys(report: &Report) -> Vec<KeyCount> {
@@ -172,7 +201,11 @@ fn keys(report: &Report) -> Vec<KeyCount> {
 }
 
 fn phases(report: &Report) -> Vec<Phase> {
-    let phases = report.phases.iter().map(|phase| Phase {
+    phases_told(&report.phases)
+}
+
+pub(super) fn phases_told(phases: &[super::Phase]) -> Vec<Phase> {
+    let phases = phases.iter().map(|phase| Phase {
         name: phase.name.to_owned(),
         begin_seconds: phase.at_seconds,
         end_seconds: phase.at_seconds + phase.seconds,
@@ -180,7 +213,7 @@ fn phases(report: &Report) -> Vec<Phase> {
     phases.collect()
 }
 
-fn point(point: &Point) -> report::Point {
+pub(super) fn point(point: &Point) -> report::Point {
     let activity = |operations, latency: Option<Percentiles>| Activity {
         operations,
         latency_ms: latency.map(|Percentiles { p50, p99, max }| report::Percentiles { p50, p99, max }),
@@ -193,7 +226,7 @@ fn point(point: &Point) -> report::Point {
     }
 }
 
-fn probe(probe: &ProbeReport) -> report::Probe {
+pub(super) fn probe(probe: &ProbeReport) -> report::Probe {
     report::Probe {
         name: probe.name.clone(),
         runs: probe.runs,
@@ -205,7 +238,11 @@ fn probe(probe: &ProbeReport) -> report::Probe {
 }
 
 fn fault_told(report: &Report, fault: &super::Fault) -> report::Fault {
-    let is_failed = report.findings.iter().any(|finding| finding.name == "not-resumed");
+    fault_of(&report.findings, fault)
+}
+
+pub(super) fn fault_of(findings: &[Finding], fault: &super::Fault) -> report::Fault {
+    let is_failed = findings.iter().any(|finding| finding.name == "not-resumed");
     report::Fault {
         name: fault.name.clone(),
         at_seconds: fault.at_seconds,
@@ -215,7 +252,7 @@ fn fault_told(report: &Report, fault: &super::Fault) -> report::Fault {
     }
 }
 
-fn windows(operations: u64, failed: u64, windows: &Windows) -> report::Windows {
+pub(super) fn windows(operations: u64, failed: u64, windows: &Windows) -> report::Windows {
     // A part in which nothing was measured has no slowest operation.
     let part = |part: Percentiles| (part.max > 0.0).then(|| traffic(part));
     report::Windows::new(
@@ -239,8 +276,10 @@ fn traffic(latency: Percentiles) -> Traffic {
 
 fn command(settings: &Settings) -> String {
     let database = if settings.postgres.is_some() { " --database REF" } else { "" };
+    let compromised = if settings.compromised { " --compromised" } else { "" };
+    let sessions = if settings.redis.is_some() { " --sessions REF" } else { "" };
     format!(
-        "reseal drill{database} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
+        "reseal drill{database}{sessions}{compromised} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
         settings.rows,
         settings.readers,
         settings.writers,
@@ -258,7 +297,7 @@ fn sizes(sizes: &[(&str, u64)]) -> Vec<Size> {
     sizes.iter().map(size).collect()
 }
 
-fn version(name: &str, version: &str) -> Version {
+pub(super) fn version(name: &str, version: &str) -> Version {
     Version {
         name: name.to_owned(),
         version: version.to_owned(),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::inspect::Inspection;
 use super::latency::Windows;
+use super::logins::LoginReport;
 use super::model::Deviation;
 use super::probe::ProbeReport;
 use super::tally::Tally;
@@ -43,7 +44,7 @@ impl Finding {
 }
 
 /// What is allowed. One that is missed fails the rehearsal.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     /// Failed reads.
     pub failed_reads_max: u64,
@@ -53,6 +54,20 @@ pub struct Thresholds {
     pub p99_ratio_max: Option<f64>,
     /// From start to end.
     pub duration_max: Option<Duration>,
+    /// When a key has leaked: from the promotion of the new key until no session of before is left.
+    pub session_life_max: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            failed_reads_max: 0,
+            lost_writes_max: 0,
+            p99_ratio_max: None,
+            duration_max: None,
+            session_life_max: SESSION_LIFE_MAX_DEFAULT,
+        }
+    }
 }
 
 /// Judges traffic and table; `old` is the key that nothing may be under any more.
@@ -111,6 +126,31 @@ pub fn judge(tally: &Tally, end: &Inspection, old: KeyId, thresholds: &Threshold
     findings
 }
 
+/// Judges a rehearsal that only reads: `old` is the key that nothing may be under any more, of these values.
+pub fn judge_reads(tally: &Tally, old: Option<(KeyId, u64)>, unreadable: u64, thresholds: &Thresholds) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if unreadable > 0 {
+        findings.push(Finding::new(
+            "unreadable-values",
+            format!("{unreadable} values open under no key of the keyset"),
+        ));
+    }
+    if let Some((old, under_old)) = old.filter(|(_, values)| *values > 0) {
+        findings.push(Finding::new(
+            "values-under-old-key",
+            format!("{under_old} values are still under the old key {old}"),
+        ));
+    }
+    if total(&tally.failed_reads) > thresholds.failed_reads_max {
+        findings.extend(operations("reads", "failed-reads", &tally.failed_reads));
+    }
+    if tally.reads == 0 {
+        findings.push(Finding::new("no-traffic", "no value was read: that proves nothing"));
+    }
+    findings.extend(slow("reads", tally.read_latencies.windows(), thresholds));
+    findings
+}
+
 /// Judges the probes.
 pub fn judge_probes(probes: &[ProbeReport]) -> Vec<Finding> {
     let failed = probes.iter().filter(|probe| probe.failed > 0 || probe.runs == 0);
@@ -125,6 +165,51 @@ pub fn judge_probes(probes: &[ProbeReport]) -> Vec<Finding> {
         Finding::new("probe-failed", sentence)
     };
     failed.map(finding).collect()
+}
+
+/// Judges what became of sessions.
+pub fn judge_logins(sessions: &LoginReport, compromised: bool, thresholds: &Thresholds) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut check = |name, is_bad: bool, sentence: String| {
+        if is_bad {
+            findings.push(Finding::new(name, sentence));
+        }
+    };
+    check(
+        "sessions-lost",
+        sessions.lost > 0,
+        format!(
+            "{} users were logged out by accident: their sessions are gone, and nobody was to end them",
+            sessions.lost
+        ),
+    );
+    check(
+        "sessions-left",
+        sessions.left > 0,
+        format!("{} sessions are alive that must be dead", sessions.left),
+    );
+    check(
+        "sessions-failed",
+        sessions.failed > 0,
+        format!("{} logins, logouts or requests of users failed", sessions.failed),
+    );
+    let (life, max) = (sessions.old_dead_after_seconds, thresholds.session_life_max.as_secs_f64());
+    if compromised && let Some(life) = life {
+        check(
+            "sessions-slow",
+            life > max,
+            format!(
+                "sessions of before the leak lived for {life:.1} s after the new key had become primary; allowed is {max} s"
+            ),
+        );
+    }
+    if sessions.requests == 0 {
+        findings.push(Finding::new(
+            "no-traffic",
+            "no user who was logged in came back: that proves nothing",
+        ));
+    }
+    findings
 }
 
 /// Failures of all kinds.
@@ -171,3 +256,6 @@ fn operations<'a>(
         Finding::new(name, format!("{count} {kind} failed: {}{hint}", failure.describe()))
     })
 }
+
+/// Whoever holds a leaked key is locked out within this time. Gates that wait for a deployment are part of it.
+pub const SESSION_LIFE_MAX_DEFAULT: Duration = Duration::from_secs(30);

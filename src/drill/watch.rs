@@ -1,18 +1,21 @@
 //! Where the rotation stands, by the state that it keeps in the database: what a stranger with a connection can see.
 
+use std::sync::Arc;
+
 use super::DrillError;
 use super::stage::Stage;
 use crate::rotation::protocol::Phase;
 use crate::store::control::PlanStatus;
 use crate::store::ledger::rotation::Rotations;
-use crate::store::{self, Control, StoreError};
+use crate::store::{self, Control, Store, StoreError};
 
 /// Looks at the control tables.
 pub struct Watch {
     runtime: tokio::runtime::Runtime,
     control: Box<dyn Control>,
-    table: String,
     keyset: String,
+    /// Passes over tables that were there before: of other rotations.
+    before: Vec<String>,
 }
 
 /// Where a rotation stands.
@@ -26,43 +29,49 @@ pub struct Position {
     pub phase: Phase,
     /// The key that it leads to.
     pub to_key: u32,
-    /// The pass over the table, once it has begun.
+    /// The first of its passes over tables, once one has begun.
     pub plan: Option<String>,
     /// Rows that it has worked through and committed.
     pub rows: u64,
-    /// Whether it has worked through all of them once: sweeps and verification follow.
+    /// Whether no pass that has begun has rows before it: sweeps and verification follow.
     pub is_swept: bool,
 }
 
 impl Watch {
     /// Over the stage's database, on the straight way.
     pub fn new(stage: &Stage) -> Result<Self, DrillError> {
+        let store = store::open(&stage.place().url, &stage.role("watch"))?;
+        Self::over(&store, &stage.keyset_name())
+    }
+
+    /// Over the database that keeps the record of the keyset's rotations.
+    pub fn over(store: &Arc<dyn Store>, keyset: &str) -> Result<Self, DrillError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(DrillError::Stage)?;
-        let store = store::open(&stage.place().url, &stage.role("watch"))?;
-        let control = runtime.block_on(async {
+        let (control, before) = runtime.block_on(async {
             let mut control = store.control().await?;
             // What the instances would make: tables of another version are found out before anything begins.
             control.migrate().await?;
-            Ok::<_, StoreError>(control)
+            let before = control.plans().await?.into_iter().map(|plan| plan.identity.id).collect();
+            Ok::<_, StoreError>((control, before))
         })?;
         Ok(Self {
             runtime,
             control,
-            table: stage.place().table.clone(),
-            keyset: stage.keyset_name(),
+            keyset: keyset.to_owned(),
+            before,
         })
     }
 
-    /// Where the rotation of the stage's keyset stands; `None` before it has begun.
+    /// Where the rotation of the keyset stands, or the last one that there was; `None` before the first.
     pub fn position(&mut self) -> Result<Option<Position>, DrillError> {
         let Self {
             runtime,
             control,
-            table,
             keyset,
+            before,
         } = self;
         runtime.block_on(async {
             let mut rotations = Rotations::of(&mut **control);
@@ -73,20 +82,21 @@ impl Watch {
                     None => return Ok(None),
                 },
             };
-            let plans = control.plans().await?;
-            let plan = plans.into_iter().find(|plan| plan.identity.table.replace('"', "") == *table);
-            let rows = match &plan {
-                Some(plan) => control.totals(&plan.identity.id).await?.rows_scanned,
-                None => 0,
-            };
+            let mut plans = control.plans().await?;
+            plans.retain(|plan| !before.contains(&plan.identity.id));
+            let mut rows = 0;
+            for plan in &plans {
+                rows += control.totals(&plan.identity.id).await?.rows_scanned;
+            }
             Ok(Some(Position {
                 rotation: record.id,
                 generation: record.generation,
                 // A word that this version does not know is none that this version wrote.
                 phase: Phase::parse(&record.phase).unwrap_or(Phase::Introduce),
                 to_key: record.to_key,
-                is_swept: plan.as_ref().is_some_and(|plan| plan.status != PlanStatus::Running),
-                plan: plan.map(|plan| plan.identity.id),
+                is_swept: !plans.is_empty() && plans.iter().all(|plan| plan.status != PlanStatus::Running),
+                // The oldest of them, whatever the order in which a database gives them.
+                plan: plans.into_iter().map(|plan| plan.identity.id).min(),
                 rows,
             }))
         })

@@ -117,6 +117,11 @@ impl Counter {
         }
     }
 
+    /// One that opens every value.
+    pub fn opening(recipe: Arc<Recipe>) -> Self {
+        Self::new(recipe, Depth::Open)
+    }
+
     /// Counts a page of `relation`.
     pub fn count(&mut self, relation: &str, page: &Page) {
         let recipe = Arc::clone(&self.recipe);

@@ -31,11 +31,17 @@ pub struct Drilled {
 }
 
 pub fn drill(database: Option<&Database>, arguments: &[&str]) -> Drilled {
+    drill_with(database, arguments, &[])
+}
+
+/// With these variables in its environment.
+pub fn drill_with(database: Option<&Database>, arguments: &[&str], variables: &[(&str, &str)]) -> Drilled {
     let temporary = tempdir();
     let mut command = reseal_process();
     command
         .args(["drill", "--json"])
         .args(arguments)
+        .envs(variables.iter().copied())
         .env("TMPDIR", temporary.path());
     if let Some(database) = database {
         command.args(["--database", "env:STAGING"]).env("STAGING", database.url());

@@ -15,10 +15,14 @@ fn sabotaged(sabotage: Sabotage) -> Report {
 }
 
 fn sabotaged_on(database: Option<&Database>, sabotage: Sabotage) -> Report {
+    sabotaged_with(database, sabotage, settings(Duration::from_secs(1)))
+}
+
+fn sabotaged_with(database: Option<&Database>, sabotage: Sabotage, settings: Settings) -> Report {
     let settings = Settings {
         postgres: database.map(Database::url),
         sabotage: Some(sabotage),
-        ..settings(Duration::from_secs(1))
+        ..settings
     };
     let report = run(&settings, &Cancel::default(), &mut |_| {}).unwrap();
     assert_eq!(report.verdict, Verdict::Bad, "{sabotage:?} went unnoticed: {report:#?}");
@@ -145,4 +149,22 @@ fn heavy_on_postgres_a_reader_with_only_the_old_key_is_found_out() {
     let Some(database) = postgres() else { return };
     let report = sabotaged_on(Some(&database), Sabotage::ReaderWithOldKeyOnly);
     says(&report, "failed-reads", "which the instance did not have");
+}
+
+#[test]
+fn heavy_sessions_that_outlive_a_leak_are_found_out() {
+    let settings = Settings {
+        compromised: true,
+        ..settings(Duration::from_secs(1))
+    };
+    let report = sabotaged_with(None, Sabotage::SessionsForgotten, settings);
+    says(&report, "sessions-left", "sessions are alive that must be dead");
+    assert!(report.sessions.left > 0 && report.sessions.old_dead_after_seconds.is_none());
+}
+
+#[test]
+fn heavy_a_user_who_is_logged_out_by_accident_is_found_out() {
+    let report = sabotaged(Sabotage::SessionLost);
+    says(&report, "sessions-lost", "1 users were logged out by accident");
+    assert_eq!(report.sessions.lost, 1);
 }

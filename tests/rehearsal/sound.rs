@@ -39,6 +39,15 @@ fn heavy_a_sound_rotation_gets_a_good_verdict_and_leaves_nothing_behind() {
     ];
     assert_eq!(distinct, expected, "{phases:?}");
     assert_eq!(phases.iter().filter(|phase| **phase == "introduce").count(), 1, "{phases:?}");
+    let sessions = &document["sessions"];
+    assert_eq!(sessions["store"], "sqlite");
+    for field in ["lost", "left", "ended", "failed"] {
+        assert_eq!(sessions[field], 0, "{field}: {sessions}");
+    }
+    assert!(
+        sessions["logins"].as_u64() > Some(200) && sessions["requests"].as_u64() > Some(50),
+        "{sessions}"
+    );
     for kind in ["reads", "writes"] {
         for window in ["before", "during", "after"] {
             let percentiles = &document["latency_ms"][kind][window];

@@ -67,7 +67,7 @@ impl GateArgs {
 }
 
 /// Gates of a command that only asks how they stand.
-fn ask_only() -> GateRules {
+pub fn ask_only() -> GateRules {
     GateRules {
         expect: None,
         timeout: Duration::ZERO,

@@ -2,7 +2,7 @@
 
 mod rollout;
 mod rotating;
-mod timeline;
+pub(super) mod timeline;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use crate::drill::checker::{Checker, Checking};
 use crate::drill::clock::now;
 use crate::drill::fleet::Fleet;
 use crate::drill::inspect::{Inspection, inspect};
+use crate::drill::logins::{LoginPlace, LoginReport, Logins};
 use crate::drill::model::Deviation;
 use crate::drill::nemesis::{FaultKind, Nemesis};
 use crate::drill::operator::Operator;
@@ -21,7 +22,7 @@ use crate::drill::sabotage::Sabotage;
 use crate::drill::stage::Stage;
 use crate::drill::table::Place;
 use crate::drill::tally::Tally;
-use crate::drill::verdict::{Finding, Verdict, judge, judge_probes, lost_writes, total};
+use crate::drill::verdict::{Finding, Verdict, judge, judge_logins, judge_probes, lost_writes, total};
 use crate::drill::watch::Watch;
 use crate::drill::{Cancel, DrillError, Settings};
 use crate::key::KeyId;
@@ -79,6 +80,8 @@ struct Scene<'a, 'p> {
     operator: Operator<'a>,
     nemesis: Nemesis<'p>,
     checking: &'a Checking,
+    logins: Logins,
+    login_place: &'a LoginPlace,
 }
 
 impl Script<'_> {
@@ -88,7 +91,10 @@ impl Script<'_> {
         let place = through(stage.place(), proxy.as_ref())?;
         let mut watch = Watch::new(stage)?;
         watch.position()?;
-        let mut operator = Operator::new(&settings.program, stage, &place);
+        let login_place = self.login_place(stage);
+        let is_forgotten = settings.sabotage == Some(Sabotage::SessionsForgotten);
+        stage.configure(Some(&login_place).filter(|_| !is_forgotten))?;
+        let mut operator = Operator::new(&settings.program, stage, &place, settings.redis.as_deref());
         let mut checker = Checker::new(self.origin)?;
         let census = self.phase("prepare", |script| {
             operator.make_keyring(script.cancel)?;
@@ -103,6 +109,7 @@ impl Script<'_> {
         if !missing.is_empty() {
             return Err(DrillError::InstanceDied(missing.join(", "), "it does not start".to_owned()));
         }
+        let logins = Logins::start(&login_place, stage.place(), &stage.role("logins"), settings.seed)?;
         let probes = Probes::start(&settings.probes, &settings.hidden_variables, &settings.program, self.origin)
             .map_err(DrillError::Stage)?;
         let nemesis = Nemesis::plan(&settings.faults, &fleet, proxy.as_ref(), settings.seed, self.origin);
@@ -112,6 +119,8 @@ impl Script<'_> {
             operator,
             nemesis,
             checking: &checking,
+            logins,
+            login_place: &login_place,
         };
         self.phase("before", |script| script.traffic(settings.duration / 2, &mut scene))?;
         checking.checker().tally.rotation_begins(now());
@@ -119,7 +128,10 @@ impl Script<'_> {
         self.rotate(&mut scene, &mut watch, old, instances)?;
         checking.checker().tally.rotation_ends(now());
         self.phase("after", |script| script.traffic(settings.duration / 2, &mut scene))?;
-        let Scene { fleet, nemesis, .. } = scene;
+        let Scene {
+            fleet, nemesis, logins, ..
+        } = scene;
+        let sessions = logins.finish()?;
         let end = self.phase("check", |_| {
             fleet.finish()?;
             inspect(stage, &checking.checker().model, now())
@@ -137,9 +149,21 @@ impl Script<'_> {
                 ),
             ));
         }
-        let mut report = self.report(&checker.tally, &census, &end, old, instances, probes);
+        self.findings
+            .extend(judge_logins(&sessions, settings.compromised, &settings.thresholds));
+        let mut report = self.report(&checker.tally, &census, &end, old, (instances, probes, sessions));
         report.faults = faults;
         Ok(report)
+    }
+
+    fn login_place(&self, stage: &Stage) -> LoginPlace {
+        match &self.settings.redis {
+            None => LoginPlace::Table,
+            Some(url) => LoginPlace::Redis {
+                url: url.clone(),
+                prefix: format!("{}:session:", stage.keyset_name()),
+            },
+        }
     }
 
     /// The way to the server that can be cut, if it is to be.
@@ -196,8 +220,7 @@ impl Script<'_> {
         before: &Inspection,
         end: &Inspection,
         old: KeyId,
-        instances: usize,
-        probes: Vec<ProbeReport>,
+        (instances, probes, sessions): (usize, Vec<ProbeReport>, LoginReport),
     ) -> Report {
         let mut findings = std::mem::take(&mut self.findings);
         findings.extend(judge(tally, end, old, &self.settings.thresholds));
@@ -251,7 +274,13 @@ impl Script<'_> {
             seed: self.settings.seed,
             verdict,
             findings,
-            incidents: tally.incidents.iter().chain(&end.incidents).cloned().collect(),
+            incidents: (tally.incidents.iter())
+                .chain(&end.incidents)
+                .chain(&sessions.incidents)
+                .cloned()
+                .collect(),
+            compromised: self.settings.compromised,
+            sessions,
             evidence: None,
             evidence_schema: None,
             elapsed_seconds: seconds(self.begun.elapsed()),

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::{STARTED_WITHIN, Scene, Script};
 use crate::drill::DrillError;
+use crate::drill::clock::now;
 use crate::drill::instance::Work;
 use crate::drill::nemesis::FaultKind;
 use crate::drill::operator::Run;
 use crate::drill::report::seconds;
+use crate::drill::sabotage::Sabotage;
 use crate::drill::verdict::Finding;
 use crate::drill::watch::Position;
 use crate::rotation::protocol::Phase;
@@ -58,10 +60,29 @@ impl Script<'_> {
                 .nemesis
                 .replace_keyrings(&scene.fleet, (&rollout.handed_out, &keyring), self.cancel)?;
         }
+        if rollout.times == 2 && self.settings.compromised {
+            scene.logins.may_end(now());
+            self.end_sessions(scene)?;
+        }
         scene.fleet.deploy(rollout.times == 1, self.cancel)?;
         rollout.handed_out = keyring;
         if rollout.times == 1 && scene.fleet.has(LAGGARD) {
             rollout.lagging_since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// The key that signs, and seals, is another one; whatever the leaked one made must end before a value is moved.
+    fn end_sessions(&mut self, scene: &mut Scene<'_, '_>) -> Result<(), DrillError> {
+        if self.settings.sabotage == Some(Sabotage::SessionsForgotten) {
+            return Ok(());
+        }
+        let ended = scene.operator.end_sessions(self.cancel)?;
+        if !ended.succeeded() {
+            self.findings.push(Finding::new(
+                "command-failed",
+                format!("reseal sessions invalidate failed: {}", ended.why()),
+            ));
         }
         Ok(())
     }

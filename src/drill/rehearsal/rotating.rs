@@ -25,6 +25,8 @@ struct Rotating<'s> {
     blind: Option<BlindRewriter>,
     /// Sabotage: the old key was taken from readers.
     is_retired: bool,
+    /// Sabotage: somebody was logged out.
+    is_lost: bool,
 }
 
 impl Script<'_> {
@@ -42,6 +44,7 @@ impl Script<'_> {
         let order = Order {
             instances,
             gate_timeout: GATE_PATIENCE,
+            compromised: self.settings.compromised,
             sabotage: self.settings.sabotage,
         };
         let mut rotating = Rotating {
@@ -51,6 +54,7 @@ impl Script<'_> {
             killed: Vec::new(),
             blind: None,
             is_retired: false,
+            is_lost: false,
         };
         let begun = Instant::now();
         let ended = loop {
@@ -113,6 +117,9 @@ impl Script<'_> {
             if !position.phase.is_end() && rotating.timeline.sees(position.doing(), now()) {
                 (self.say)(position.doing());
             }
+            if position.phase == Phase::ReEncrypt {
+                scene.logins.have_ended(now());
+            }
             self.judge_laggard(scene, &mut rotating.rollout, run, &position)?;
             self.break_on_purpose(scene, rotating, &position, old)?;
             if matches!(position.phase, Phase::ReEncrypt | Phase::Verify) {
@@ -154,6 +161,12 @@ impl Script<'_> {
                     scene.stage.retire_unasked(old)?;
                     rotating.is_retired = true;
                 }
+            }
+            Some(Sabotage::SessionLost) if !rotating.is_lost && position.phase == Phase::ReEncrypt => {
+                let role = scene.stage.role("accident");
+                let lost = scene.logins.lose_one(scene.login_place, scene.stage.place(), &role);
+                lost.map_err(DrillError::Logins)?;
+                rotating.is_lost = true;
             }
             _ => {}
         }

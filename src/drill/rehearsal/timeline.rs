@@ -6,7 +6,7 @@ use crate::drill::clock::Moment;
 use crate::drill::report::{Phase, seconds};
 
 /// The phases of a rotation over all its runs.
-pub(super) struct Timeline {
+pub(in crate::drill) struct Timeline {
     origin: Moment,
     phases: Vec<Phase>,
     /// What it was seen doing last, and since when.
@@ -17,7 +17,7 @@ pub(super) struct Timeline {
 
 impl Timeline {
     /// Nothing yet, in a rehearsal that began at `origin`.
-    pub(super) fn new(origin: Moment) -> Self {
+    pub(in crate::drill) fn new(origin: Moment) -> Self {
         Self {
             origin,
             phases: Vec::new(),
@@ -27,12 +27,12 @@ impl Timeline {
     }
 
     /// A run begins.
-    pub(super) fn run_begins(&mut self) {
+    pub(in crate::drill) fn run_begins(&mut self) {
         self.before_run = self.phases.len();
     }
 
     /// It was seen doing this. Says whether that is news.
-    pub(super) fn sees(&mut self, doing: &'static str, at: Moment) -> bool {
+    pub(in crate::drill) fn sees(&mut self, doing: &'static str, at: Moment) -> bool {
         let is_news = self.doing.is_none_or(|(known, _)| known != doing);
         if is_news {
             self.close(at);
@@ -42,7 +42,7 @@ impl Timeline {
     }
 
     /// The run is over. What it tells of its phases is more exact than what was seen.
-    pub(super) fn run_ends(&mut self, told: &[(String, f64)], at: Moment) {
+    pub(in crate::drill) fn run_ends(&mut self, told: &[(String, f64)], at: Moment) {
         self.close(at);
         let seen = self.phases.get(self.before_run).map(|first| first.at_seconds);
         let (Some(mut begin), false) = (seen, told.is_empty()) else {
@@ -65,13 +65,13 @@ impl Timeline {
     }
 
     /// The time that was spent in phases of this name.
-    pub(super) fn seconds_of(&self, name: &str) -> f64 {
+    pub(in crate::drill) fn seconds_of(&self, name: &str) -> f64 {
         let named = self.phases.iter().filter(|phase| phase.name == name);
         named.map(|phase| phase.seconds).sum()
     }
 
     /// All of them, in order.
-    pub(super) fn into_phases(self) -> Vec<Phase> {
+    pub(in crate::drill) fn into_phases(self) -> Vec<Phase> {
         self.phases
     }
 

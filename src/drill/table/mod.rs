@@ -2,6 +2,7 @@
 //!
 //! A database differs in how a connection sends a statement ([`Session`]) and in a few words of SQL ([`Dialect`]).
 
+mod logins;
 mod postgres;
 mod sqlite;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::customer::Row;
 
+pub use logins::LoginTable;
 pub use postgres::{Scratch, schema_name};
 pub use sqlite::create as create_sqlite;
 
@@ -94,12 +96,17 @@ impl Place {
         self.url.starts_with("postgres://") || self.url.starts_with("postgresql://")
     }
 
+    /// The table of sessions beside it, as it stands in statements.
+    pub fn logins(&self) -> String {
+        match self.table.rsplit_once('.') {
+            Some((schema, _)) => format!("{schema}.{LOGINS}"),
+            None => LOGINS.to_owned(),
+        }
+    }
+
     /// Connects; `role` names the connection to the server. Whatever an earlier connection of this name left behind is ended first.
     pub fn open(&self, role: &str) -> Result<Table, TableError> {
-        let (session, dialect): (Box<dyn Session>, _) = match self.url.strip_prefix("sqlite:") {
-            Some(path) => (Box::new(sqlite::SqliteSession::open(path.as_ref())?), sqlite::DIALECT),
-            None => (Box::new(postgres::PostgresSession::open(&self.url, role)?), postgres::DIALECT),
-        };
+        let (session, dialect) = session(self, role)?;
         Ok(Table {
             session,
             sql: Statements::new(&self.table, &dialect),
@@ -230,6 +237,16 @@ impl Statements {
     }
 }
 
+fn session(place: &Place, role: &str) -> Result<(Box<dyn Session>, Dialect), TableError> {
+    Ok(match place.url.strip_prefix("sqlite:") {
+        Some(path) => (Box::new(sqlite::SqliteSession::open(path.as_ref())?), sqlite::DIALECT),
+        None => (
+            Box::new(postgres::PostgresSession::open(&place.url, role)?),
+            postgres::DIALECT,
+        ),
+    })
+}
+
 fn parameters(id: i64, row: &Row) -> [Parameter<'_>; COLUMNS] {
     [
         Parameter::Integer(id),
@@ -283,6 +300,7 @@ fn unexpected() -> TableError {
     TableError::Refused("a column holds something else than it was made for".to_owned())
 }
 
+const LOGINS: &str = "logins";
 const COLUMNS: usize = 5;
 const ALL_COLUMNS: &str = "id, name, email, notes, tier";
 /// 2,500 parameters; SQLite takes 32,766 and PostgreSQL 65,535.

@@ -97,14 +97,15 @@ impl Scratch {
         })
     }
 
-    /// Makes the schema with the empty table; the table's name, as it stands in statements.
+    /// Makes the schema with the empty tables; the name of that of the customers, as it stands in statements.
     pub fn create(&mut self) -> Result<String, TableError> {
         let schema = &self.schema;
         let sql = format!(
             "CREATE SCHEMA {schema};
              COMMENT ON SCHEMA {schema} IS 'A rehearsal by reseal drill. Invented customers; may be dropped.';
              CREATE TABLE {schema}.customers (
-                 id BIGINT PRIMARY KEY, name TEXT NOT NULL, email BYTEA NOT NULL, notes BYTEA, tier TEXT NOT NULL);"
+                 id BIGINT PRIMARY KEY, name TEXT NOT NULL, email BYTEA NOT NULL, notes BYTEA, tier TEXT NOT NULL);
+             CREATE TABLE {schema}.logins (id TEXT PRIMARY KEY, customer BIGINT NOT NULL);"
         );
         within(&self.runtime, run(&mut self.connection, &sql))?;
         Ok(format!("{schema}.customers"))

@@ -82,13 +82,14 @@ impl From<rusqlite::Error> for TableError {
     }
 }
 
-/// A new file with the empty table in it.
-pub fn create(path: &Path, table: &str) -> Result<(), TableError> {
+/// A new file with the empty tables in it.
+pub fn create(path: &Path, table: &str, logins: &str) -> Result<(), TableError> {
     let connection = Connection::open(path)?;
     // WAL, as a server with readers beside its writer sets it up.
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
-         CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email BLOB NOT NULL, notes BLOB, tier TEXT NOT NULL);"
+         CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email BLOB NOT NULL, notes BLOB, tier TEXT NOT NULL);
+         CREATE TABLE {logins} (id TEXT PRIMARY KEY, customer INTEGER NOT NULL);"
     ))?;
     Ok(())
 }

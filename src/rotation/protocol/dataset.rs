@@ -10,7 +10,7 @@ use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
 use super::super::{Guarding, Job, RotationReport, VerifyReport, detect};
 use super::{Managed, ManagedDataset, ProtocolError, guards, label};
 use crate::format::{Format, Verdict, by_name};
-use crate::key::{KeyId, KeyMaterial, KeyState, Keyset, SealCounts};
+use crate::key::{Key, KeyId, KeyMaterial, KeyState, Keyring, Keyset, SealCounts};
 use crate::store::survey::Survey;
 
 /// What was done in a dataset.
@@ -98,12 +98,28 @@ pub(super) async fn preflight(
         .map_err(ProtocolError::dataset(&dataset.name))
 }
 
+/// What an application that follows this keyring can open of a dataset: with the keys that it is given, and no other.
+pub async fn for_reader(managed: &Managed, dataset: &ManagedDataset, keyring: &Keyring) -> Result<Prepared, ProtocolError> {
+    let keyset = managed.keyset_of(keyring)?;
+    prepare_with(managed, dataset, keyset, keyset.primary().id(), Key::is_offered).await
+}
+
 /// Joins a dataset with its table and with the keys of the keyset: `target` seals, every other key whose bytes are there opens.
 pub(super) async fn prepare(
     managed: &Managed,
     dataset: &ManagedDataset,
     keyset: &Keyset,
     target: KeyId,
+) -> Result<Prepared, ProtocolError> {
+    prepare_with(managed, dataset, keyset, target, |key| key.state().opens_for_reencryption()).await
+}
+
+async fn prepare_with(
+    managed: &Managed,
+    dataset: &ManagedDataset,
+    keyset: &Keyset,
+    target: KeyId,
+    opens: fn(&Key) -> bool,
 ) -> Result<Prepared, ProtocolError> {
     let failed = ProtocolError::dataset(&dataset.name);
     let store = &managed.places[dataset.place].store;
@@ -118,7 +134,7 @@ pub(super) async fn prepare(
             ));
         }
         let is_target = key.id() == target;
-        if !is_target && !key.state().opens_for_reencryption() {
+        if !is_target && !opens(key) {
             continue;
         }
         let named = NamedKey {

@@ -37,7 +37,7 @@ use crate::session::SessionError;
 use crate::store::{Store, StoreError};
 
 pub use begin::rotate;
-pub use dataset::{DatasetReport, plan, verify};
+pub use dataset::{DatasetReport, for_reader, plan, verify};
 pub use decide::{Direction, Mode, Policy};
 pub use destroy::destroy;
 #[cfg(debug_assertions)]
