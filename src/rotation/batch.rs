@@ -1,7 +1,7 @@
 //! One batch: read, seal, swap, advance; and what follows when it does not go through.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::census::Counter;
 use super::error::RotationError;
@@ -15,6 +15,7 @@ use crate::format::RandomFailed;
 use crate::store::control::{Advance, Fence, Interval};
 use crate::store::page::{Page, Swaps, Tally};
 use crate::store::value::Key;
+use crate::store::waves::Waves;
 use crate::store::{
     PageEnd, PageLimits, RetryClass, RewriteStopped, Rewriter, Session, SetBatch, StoreError, Witness, Writer, Written,
 };
@@ -79,7 +80,7 @@ impl Shared {
     }
 
     /// Learns from a batch and rests as the profile says.
-    async fn finish(&self, sample: Sample, busy: std::time::Duration) {
+    async fn finish(&self, sample: Sample, busy: Duration) {
         let rest = {
             let mut pace = self.pace();
             pace.record(sample);
@@ -96,6 +97,9 @@ impl Shared {
 pub struct Buffers {
     page: Page,
     swaps: Swaps,
+    waves: Waves,
+    /// What the transactions of the present page have committed.
+    committed: Written,
     rewriters: Rewriters,
     rewriter: Option<Box<dyn Rewriter>>,
     /// The rewriter that seals, while one that withholds has its place.
@@ -108,6 +112,8 @@ impl Buffers {
         Ok(Self {
             page: Page::new(session.shape()),
             swaps: Swaps::new(session.shape().values),
+            waves: Waves::default(),
+            committed: Written::default(),
             rewriter: Some(rewriters.sealing()?),
             rewriters,
             resting: None,
@@ -117,6 +123,11 @@ impl Buffers {
     /// Looks at values of the same recipe, believing key ids.
     pub fn counter(&self) -> Counter {
         Counter::new(Arc::clone(&self.rewriters.recipe), Depth::Hint)
+    }
+
+    /// What a batch that failed had written before: the waves of a page commit one by one.
+    pub fn take_committed(&mut self) -> Written {
+        std::mem::take(&mut self.committed)
     }
 
     /// The next batch writes no value: what is due in it is quarantined for `reason`.
@@ -180,7 +191,8 @@ impl From<StoreError> for BatchError {
     }
 }
 
-/// Runs one batch. On an error nothing of it is written, except that after [`StoreError::Disconnected`] it may be.
+/// Runs one batch. On an error the range stands where it stood; what the waves before it have written is in
+/// [`Buffers::take_committed`], and after [`StoreError::Disconnected`] the last one may be written, too.
 pub async fn run(
     shared: &Shared,
     session: &mut dyn Session,
@@ -190,6 +202,7 @@ pub async fn run(
     let mut limits = shared.limits();
     limits.rows = limits.rows.min(place.rows_max);
     let begun = Instant::now();
+    buffers.committed = Written::default();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
     let outcome = if in_place {
         run_in_place(shared, session, buffers, place, limits).await
@@ -197,6 +210,9 @@ pub async fn run(
         run_set(session, buffers, place, limits).await
     };
     let withheld = buffers.resume();
+    let progress = &shared.progress;
+    Progress::add(&progress.values_reencrypted, buffers.committed.values);
+    Progress::add(&progress.lost_races, buffers.committed.lost_races);
     let (done, sample) = outcome?;
     if withheld {
         shared.withheld.add(&place.interval.relation, &buffers.swaps.quarantined);
@@ -204,13 +220,10 @@ pub async fn run(
     shared
         .late
         .add(&place.interval.relation, &buffers.swaps.late, &buffers.swaps.quarantined);
-    let progress = &shared.progress;
     if place.advance {
         Progress::add(&progress.rows_scanned, done.tally.rows);
         Progress::add(&progress.quarantined, done.tally.quarantined);
     }
-    Progress::add(&progress.values_reencrypted, done.written.values);
-    Progress::add(&progress.lost_races, done.written.lost_races);
     shared.finish(sample, begun.elapsed()).await;
     Ok(done)
 }
@@ -226,39 +239,49 @@ async fn run_set(
     let read = reading.elapsed();
     seal(buffers).await.map_err(|RewriteStopped| BatchError::Refused)?;
 
+    let Writer::Set(writer) = session.writer() else {
+        return Err(StoreError::State("the session changed its kind".to_owned()).into());
+    };
     let (page, swaps) = (&buffers.page, &buffers.swaps);
     let cursor = page.len().checked_sub(1).map(|last| page.owned_key(last));
     let advance = Advance {
         cursor: cursor.clone().filter(|_| place.advance),
         done: place.advance && end == PageEnd::End,
     };
-    let writing = Instant::now();
+    // Only the first attempt on a page takes its time: what is tried again is few rows, or better in one piece.
+    if place.advance && place.witness == Witness::Version {
+        writer.arrange(page, swaps, &mut buffers.waves);
+    } else {
+        buffers.waves.whole(swaps);
+    }
     // A sweep that found nothing writes nothing; a range still moves its cursor.
     let nothing_to_record = !place.advance && swaps.quarantined.is_empty() && swaps.late.is_empty();
-    let written = if swaps.is_empty() && (place.fence.is_none() || nothing_to_record) {
-        Written::default()
-    } else {
-        let Writer::Set(writer) = session.writer() else {
-            return Err(StoreError::State("the session changed its kind".to_owned()).into());
-        };
-        let batch = SetBatch {
-            relation: &place.interval.relation,
-            page,
-            swaps,
-            fence: place.fence,
-            advance: &advance,
-        };
-        writer.swap_and_advance(&batch, place.witness).await?
-    };
+    let mut longest = Duration::ZERO;
+    if !(swaps.is_empty() && (place.fence.is_none() || nothing_to_record)) {
+        for wave in buffers.waves.iter() {
+            let writing = Instant::now();
+            let batch = SetBatch {
+                relation: &place.interval.relation,
+                page,
+                swaps,
+                wave,
+                ahead: buffers.committed.values,
+                fence: place.fence,
+                advance: &advance,
+            };
+            buffers.committed += writer.swap_and_advance(&batch, place.witness).await?;
+            longest = longest.max(writing.elapsed());
+        }
+    }
     let sample = Sample {
-        database: read + writing.elapsed(),
+        database: read + longest,
         bytes: page.byte_len() + swaps.byte_len(),
         rows: page.len(),
     };
     let done = Done {
         cursor,
         end,
-        written,
+        written: buffers.committed,
         tally: swaps.tally,
     };
     Ok((done, sample))
@@ -312,6 +335,7 @@ async fn run_in_place(
         bytes: batch.bytes,
         rows: usize::try_from(swaps.tally.rows).unwrap_or(usize::MAX),
     };
+    buffers.committed = batch.written;
     let done = Done {
         cursor: batch.cursor,
         end: batch.end,

@@ -47,6 +47,7 @@ impl RangeWork {
         });
         let mut cursor = range.cursor.clone();
         let mut counters = Counters::default();
+        let mut ahead = 0;
         let mut patience = Patience::new(self.away_max);
         let mut witness = Witness::Version;
         let mut isolation = Isolation::default();
@@ -65,12 +66,25 @@ impl RangeWork {
                 witness,
                 rows_max: isolation.rows_max(),
             };
-            match batch::run(&self.shared, session, buffers, &place).await {
+            let outcome = batch::run(&self.shared, session, buffers, &place).await;
+            if outcome.is_err() {
+                let committed = buffers.take_committed();
+                ahead += committed.values;
+                count(&mut counters, Tally::default(), committed);
+            }
+            match outcome {
                 Ok(done) => {
                     patience.reset();
                     witness = Witness::Version;
                     isolation.widen();
-                    count(&mut counters, done.tally, done.written);
+                    // What a page that failed had written before is met again.
+                    let met_again = ahead.min(done.tally.current);
+                    ahead -= met_again;
+                    let tally = Tally {
+                        current: done.tally.current - met_again,
+                        ..done.tally
+                    };
+                    count(&mut counters, tally, done.written);
                     if done.written.lost_races > 0
                         && let Some(upto) = &done.cursor
                     {

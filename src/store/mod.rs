@@ -20,6 +20,7 @@ pub mod postgres;
 pub mod sqlite;
 pub mod survey;
 pub mod value;
+pub mod waves;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use ledger::{Dialect, Field, Row};
 use page::{Page, Shape, Swaps};
 use survey::{Survey, Target};
 use value::Key;
+use waves::{Wave, Waves};
 
 /// The database at this URL (`sqlite:PATH`, `postgres://…`); nothing is connected yet. `role` names this program to a server.
 pub fn open(url: &str, role: &str) -> Result<Arc<dyn Store>, StoreError> {
@@ -194,6 +196,14 @@ pub struct Written {
     pub lost_races: u64,
 }
 
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.values += other.values;
+        self.lost_races += other.lost_races;
+    }
+}
+
 /// How a swap recognises that a row is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Witness {
@@ -208,11 +218,17 @@ pub enum Witness {
 /// Databases that take new values as sets.
 #[async_trait]
 pub trait SetWriter: Send {
-    /// One transaction: checks the fence, swaps the rows that are unchanged, records quarantine and late values, advances the range.
+    /// One transaction: checks the fence, swaps the rows of the wave that are unchanged; with the last wave also records quarantine and
+    /// late values and advances the range.
     ///
     /// Rows locked by others are waited for briefly ([`RetryClass::LockTimeout`]).
     /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError>;
+
+    /// How the swaps of a page are best written: in one transaction, or in several of which one makes room for the next.
+    fn arrange(&mut self, _page: &Page, swaps: &Swaps, waves: &mut Waves) {
+        waves.whole(swaps);
+    }
 }
 
 /// A batch for a [`SetWriter`].
@@ -223,6 +239,10 @@ pub struct SetBatch<'a> {
     pub page: &'a Page,
     /// Their new values.
     pub swaps: &'a Swaps,
+    /// Which of them this transaction writes.
+    pub wave: Wave<'a>,
+    /// Values that the waves before it have written: they are ahead of the range's cursor.
+    pub ahead: u64,
     /// Ownership of the range; `None` with `--no-state`.
     pub fence: Option<&'a Fence>,
     /// Where the range goes.

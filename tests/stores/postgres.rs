@@ -383,6 +383,7 @@ async fn what_is_not_a_plain_table_is_reported_and_gets_no_session() {
 async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
     use reseal::store::control::Advance;
     use reseal::store::page::{Page, Swaps};
+    use reseal::store::waves::Waves;
     use reseal::store::{RetryClass, Rewriter as _, SetBatch, Witness, Writer};
     let Some(fixture) = PostgresFixture::create().await else {
         return;
@@ -405,10 +406,14 @@ async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
         cursor: None,
         done: false,
     };
+    let mut waves = Waves::default();
+    waves.whole(&swaps);
     let set = SetBatch {
         relation: &interval.relation,
         page: &page,
         swaps: &swaps,
+        wave: waves.iter().next().unwrap(),
+        ahead: 0,
         fence: None,
         advance: &advance,
     };

@@ -5,6 +5,7 @@ use reseal::store::control::{Advance, Fence, Interval};
 use reseal::store::page::{Late, Page, Quarantined, Swaps, Tally};
 use reseal::store::survey::Survey;
 use reseal::store::value::{Key, Kind};
+use reseal::store::waves::Waves;
 use reseal::store::{
     PageEnd, PageLimits, RewriteStopped, Rewriter, Session, SetBatch, Store, StoreError, Witness, Writer, Written,
 };
@@ -129,14 +130,21 @@ pub async fn batch_after(
     let Writer::Set(writer) = session.writer() else {
         panic!("a session takes new values in one way only");
     };
-    let set = SetBatch {
-        relation: &interval.relation,
-        page: &page,
-        swaps: &swaps,
-        fence,
-        advance: &moved,
-    };
-    let written = writer.swap_and_advance(&set, Witness::Version).await?;
+    let mut waves = Waves::default();
+    writer.arrange(&page, &swaps, &mut waves);
+    let mut written = Written::default();
+    for wave in waves.iter() {
+        let set = SetBatch {
+            relation: &interval.relation,
+            page: &page,
+            swaps: &swaps,
+            wave,
+            ahead: written.values,
+            fence,
+            advance: &moved,
+        };
+        written += writer.swap_and_advance(&set, Witness::Version).await?;
+    }
     Ok(Batch {
         cursor: last,
         end,

@@ -8,6 +8,7 @@ use reseal::store::control::{Fence, Interval};
 use reseal::store::page::{Page, Shape, Swaps};
 use reseal::store::survey::{Relation, Survey, Target};
 use reseal::store::value::Key;
+use reseal::store::waves::Waves;
 use reseal::store::{
     ColumnSample, Control, InPlaceBatch, InPlaceWriter, OperatorLock, PageEnd, PageLimits, Rewriter, Session, SetBatch,
     SetWriter, Store, StoreError, Witness, WorkerLimits, Writer, Written,
@@ -191,6 +192,12 @@ impl SetWriter for FaultySession {
         match fault {
             Some((When::After, what)) => Err(what.error()),
             _ => Ok(written),
+        }
+    }
+
+    fn arrange(&mut self, page: &Page, swaps: &Swaps, waves: &mut Waves) {
+        if let Writer::Set(writer) = self.inner.writer() {
+            writer.arrange(page, swaps, waves);
         }
     }
 }

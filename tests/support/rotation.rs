@@ -87,7 +87,7 @@ impl<'a> Rotation<'a> {
             recipe: Recipe::new(columns.into(), &[from], &to, PlaintextPolicy::Refuse, 0).unwrap(),
             options: Options {
                 workers: Some(1),
-                batch_rows: Some(20),
+                batch_rows: options.batch_rows.or(Some(20)),
                 ..options
             },
         };

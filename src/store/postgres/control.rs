@@ -359,7 +359,8 @@ fn range_of(row: &PgRow) -> Result<Range, StoreError> {
             rows_scanned: count(7)?,
             values_reencrypted: count(8)?,
             rows_reencrypted: count(9)?,
-            values_already_current: count(10)?,
+            // While a page is being written, its values are taken off before they are met.
+            values_already_current: row.try_get::<i64, _>(10).map_err(store_error)?.max(0).unsigned_abs(),
             values_null: count(11)?,
             lost_races: count(12)?,
         },

@@ -16,6 +16,7 @@ mod scan;
 mod session;
 mod statements;
 mod survey;
+mod tidy;
 mod types;
 mod wide;
 

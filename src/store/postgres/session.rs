@@ -13,13 +13,16 @@ use super::arrays::{BinaryArray, BinaryScalar};
 use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::identity::Met;
+use super::late;
+use super::statements::{self, FENCE_PARAMETERS, Parts, QUARANTINE_PARAMETERS};
+use super::tidy::{self, Tidy};
 use super::types::{self, oid};
 use super::wide::{self, Width};
-use super::{late, statements, statements::FENCE_PARAMETERS};
 use crate::store::control::Interval;
-use crate::store::page::{Page, RowVersion, Shape};
-use crate::store::survey::{Column, ColumnClass, Survey};
+use crate::store::page::{Page, RowVersion, Shape, Swaps};
+use crate::store::survey::{Column, ColumnClass, Observation, Survey};
 use crate::store::value::{Cell, Key, Kind};
+use crate::store::waves::Waves;
 use crate::store::{PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
 
 /// A connection of one worker.
@@ -31,6 +34,7 @@ pub struct PostgresSession {
     met: Met,
     width: Width,
     texts: HashMap<StatementKey, Arc<str>>,
+    tidy: Tidy,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -44,7 +48,7 @@ enum StatementKey {
     Swap {
         relation: String,
         witness: u8,
-        fenced: bool,
+        parts: Parts,
     },
 }
 
@@ -61,6 +65,7 @@ impl PostgresSession {
             met,
             width: Width::unknown(),
             texts: HashMap::new(),
+            tidy: Tidy::default(),
         })
     }
 
@@ -196,14 +201,20 @@ impl PostgresSession {
     }
 
     async fn swap(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError> {
-        let fenced = batch.fence.is_some();
+        self.tidy.choose(batch);
+        let parts = Parts {
+            fenced: batch.fence.is_some(),
+            quarantines: batch.fence.is_some() && batch.wave.last && !batch.swaps.quarantined.is_empty(),
+            ahead: batch.fence.is_some() && !batch.wave.last,
+            tidies: !self.tidy.swaps().is_empty(),
+        };
         let key = StatementKey::Swap {
             relation: batch.relation.to_owned(),
             witness: witness as u8,
-            fenced,
+            parts,
         };
-        let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, fenced));
-        let arguments = self.swap_arguments(batch, witness)?;
+        let text = self.text(key, |survey| statements::swap(survey, batch.relation, witness, parts));
+        let arguments = self.swap_arguments(batch, witness, parts)?;
         let swap = sqlx::query_with(AssertSqlSafe(text), arguments);
         let row = match batch.fence {
             // Rare: only sweeps meet late values, and few of them. Their record commits with the rows.
@@ -223,7 +234,7 @@ impl PostgresSession {
         if moved == 0 {
             return Err(StoreError::Superseded);
         }
-        let sent = batch.swaps.len() as u64;
+        let sent = batch.wave.swaps.len() as u64;
         let lost_races = sent
             .checked_sub(rows)
             .filter(|_| values <= sent * self.survey.values.len() as u64);
@@ -236,12 +247,18 @@ impl PostgresSession {
         })
     }
 
-    fn swap_arguments(&self, batch: &SetBatch<'_>, witness: Witness) -> Result<PgArguments, StoreError> {
+    fn swap_arguments(&self, batch: &SetBatch<'_>, witness: Witness, parts: Parts) -> Result<PgArguments, StoreError> {
         let (page, swaps, survey) = (batch.page, batch.swaps, &*self.survey);
+        let written = batch.wave.swaps;
+        let row = |i: usize| swaps.row(written[i] as usize);
         let mut arguments = PgArguments::default();
         let old_bytes = if witness == Witness::OldValue { page.byte_len() } else { 0 };
-        let fixed_bytes = swaps.len() * (survey.key.len() + 2 + 2 * survey.values.len()) * ELEMENT_BYTES;
-        arguments.reserve(FENCE_PARAMETERS + 16, swaps.byte_len() + old_bytes + fixed_bytes);
+        let new_bytes = swaps.byte_len() * written.len() / swaps.len().max(1);
+        let fixed_bytes = written.len() * (survey.key.len() + 2 + 2 * survey.values.len()) * ELEMENT_BYTES;
+        arguments.reserve(
+            FENCE_PARAMETERS + QUARANTINE_PARAMETERS + 16,
+            new_bytes + old_bytes + fixed_bytes,
+        );
         if let Some(fence) = batch.fence {
             let tally = swaps.tally;
             add(&mut arguments, fence.plan.as_str())?;
@@ -251,52 +268,55 @@ impl PostgresSession {
                 &mut arguments,
                 BinaryScalar {
                     oid: oid::BYTEA,
-                    bytes: batch.advance.cursor.as_ref().map(Key::as_bytes),
+                    bytes: batch.advance.cursor.as_ref().filter(|_| batch.wave.last).map(Key::as_bytes),
                 },
             )?;
-            add(&mut arguments, batch.advance.done)?;
+            add(&mut arguments, batch.wave.last && batch.advance.done)?;
             // A sweep looks at rows that were counted before; only what it writes is news.
-            let counts = batch.advance.cursor.is_some() || batch.advance.done;
-            for count in [tally.rows, tally.current, tally.nulls] {
+            let counts = batch.wave.last && (batch.advance.cursor.is_some() || batch.advance.done);
+            for count in [tally.rows, tally.current + batch.ahead, tally.nulls] {
                 add(&mut arguments, if counts { count.cast_signed() } else { 0 })?;
             }
-            let held = &swaps.quarantined;
-            add(
-                &mut arguments,
-                array(oid::BYTEA_ARRAY, oid::BYTEA, held.len(), |i, out| {
-                    out.extend_from_slice(held[i].key.as_bytes());
-                    true
-                }),
-            )?;
-            add(
-                &mut arguments,
-                array(oid::INT4_ARRAY, oid::INT4, held.len(), |i, out| {
-                    out.extend_from_slice(&(held[i].column as i32).to_be_bytes());
-                    true
-                }),
-            )?;
-            add(
-                &mut arguments,
-                array(oid::TEXT_ARRAY, oid::TEXT, held.len(), |i, out| {
-                    out.extend_from_slice(held[i].reason.as_bytes());
-                    true
-                }),
-            )?;
-            add(&mut arguments, swaps.len() as i64)?;
+            add(&mut arguments, written.len() as i64)?;
             debug_assert_eq!(arguments.len(), FENCE_PARAMETERS);
+            if parts.quarantines {
+                let held = &swaps.quarantined;
+                add(
+                    &mut arguments,
+                    array(oid::BYTEA_ARRAY, oid::BYTEA, held.len(), |i, out| {
+                        out.extend_from_slice(held[i].key.as_bytes());
+                        true
+                    }),
+                )?;
+                add(
+                    &mut arguments,
+                    array(oid::INT4_ARRAY, oid::INT4, held.len(), |i, out| {
+                        out.extend_from_slice(&(held[i].column as i32).to_be_bytes());
+                        true
+                    }),
+                )?;
+                add(
+                    &mut arguments,
+                    array(oid::TEXT_ARRAY, oid::TEXT, held.len(), |i, out| {
+                        out.extend_from_slice(held[i].reason.as_bytes());
+                        true
+                    }),
+                )?;
+                debug_assert_eq!(arguments.len(), FENCE_PARAMETERS + QUARANTINE_PARAMETERS);
+            }
         }
         if witness != Witness::OldValue {
             add(
                 &mut arguments,
-                array(oid::TID_ARRAY, oid::TID, swaps.len(), |i, out| {
-                    out.extend_from_slice(&page.version(swaps.row(i)).tid);
+                array(oid::TID_ARRAY, oid::TID, written.len(), |i, out| {
+                    out.extend_from_slice(&page.version(row(i)).tid);
                     true
                 }),
             )?;
             add(
                 &mut arguments,
-                array(oid::XID_ARRAY, oid::XID, swaps.len(), |i, out| {
-                    out.extend_from_slice(&page.version(swaps.row(i)).xmin.to_be_bytes());
+                array(oid::XID_ARRAY, oid::XID, written.len(), |i, out| {
+                    out.extend_from_slice(&page.version(row(i)).xmin.to_be_bytes());
                     true
                 }),
             )?;
@@ -304,8 +324,8 @@ impl PostgresSession {
         for (at, column) in survey.key.iter().enumerate() {
             add(
                 &mut arguments,
-                array(column.type_oids.1, column.type_oids.0, swaps.len(), |i, out| {
-                    types::push_wire(column, page.key(swaps.row(i), at), out);
+                array(column.type_oids.1, column.type_oids.0, written.len(), |i, out| {
+                    types::push_wire(column, page.key(row(i), at), out);
                     true
                 }),
             )?;
@@ -320,8 +340,8 @@ impl PostgresSession {
                 };
                 add(
                     &mut arguments,
-                    array(of_array, of_element, swaps.len(), |i, out| {
-                        let cell = page.context(swaps.row(i), at);
+                    array(of_array, of_element, written.len(), |i, out| {
+                        let cell = page.context(row(i), at);
                         if is_text {
                             return push_cell(cell, out);
                         }
@@ -336,8 +356,8 @@ impl PostgresSession {
                 let (of_array, of_element) = value_oids(column.class);
                 add(
                     &mut arguments,
-                    array(of_array, of_element, swaps.len(), |i, out| {
-                        push_cell(page.value(swaps.row(i), at), out)
+                    array(of_array, of_element, written.len(), |i, out| {
+                        push_cell(page.value(row(i), at), out)
                     }),
                 )?;
             }
@@ -346,14 +366,28 @@ impl PostgresSession {
             let (of_array, of_element) = value_oids(column.class);
             add(
                 &mut arguments,
-                array(of_array, of_element, swaps.len(), |i, out| match swaps.new_value(i, at) {
-                    Some(bytes) => {
-                        out.extend_from_slice(bytes);
-                        true
+                array(of_array, of_element, written.len(), |i, out| {
+                    match swaps.new_value(written[i] as usize, at) {
+                        Some(bytes) => {
+                            out.extend_from_slice(bytes);
+                            true
+                        }
+                        None => false,
                     }
-                    None => false,
                 }),
             )?;
+        }
+        if parts.tidies {
+            let tidied = self.tidy.swaps();
+            for (at, column) in survey.key.iter().enumerate() {
+                add(
+                    &mut arguments,
+                    array(column.type_oids.1, column.type_oids.0, tidied.len(), |i, out| {
+                        types::push_wire(column, page.key(swaps.row(tidied[i] as usize), at), out);
+                        true
+                    }),
+                )?;
+            }
         }
         Ok(arguments)
     }
@@ -366,6 +400,16 @@ impl SetWriter for PostgresSession {
         let answer_max = self.server.answer_max();
         let answer = timeout(answer_max, self.swap(batch, witness)).await;
         answer.unwrap_or_else(|_| self.give_up())
+    }
+
+    fn arrange(&mut self, page: &Page, swaps: &Swaps, waves: &mut Waves) {
+        let indexed = |observation: &Observation| matches!(observation, Observation::IndexOnValue { .. });
+        if self.survey.observations.iter().any(indexed) {
+            // Every update writes index entries, wherever the row is.
+            waves.whole(swaps);
+        } else {
+            tidy::arrange(page, swaps, waves);
+        }
     }
 }
 

@@ -44,15 +44,36 @@ pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String
     sql
 }
 
+/// What a swap does beside swapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// Holds the range and advances it.
+    pub fenced: bool,
+    /// Records quarantine entries (only with a fence).
+    pub quarantines: bool,
+    /// Writes ahead of the range's cursor (only with a fence). Should it end before the cursor follows, these values are met again and
+    /// counted as current; so that every value is counted once, they are taken off beforehand.
+    pub ahead: bool,
+    /// Frees what dead versions hold on the blocks that it writes to.
+    pub tidies: bool,
+}
+
 /// The statement that swaps a batch: with a fence also the one that advances the range and records quarantine, all in one, so that a
 /// batch is one round trip and one transaction by itself. Result: rows and values written, and rows of the range moved (0: superseded).
 ///
-/// Parameters, in order: with a fence plan, range, epoch, cursor, done, rows, current, nulls, quarantine keys, columns and reasons;
-/// then tid and xid arrays unless the witness is the old value; the key arrays; with the old value context and old value arrays;
-/// and the new value arrays.
-pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> String {
+/// Parameters, in order: with a fence plan, range, epoch, cursor, done, rows, current, nulls, swaps; with quarantine entries their keys,
+/// columns and reasons; then tid and xid arrays unless the witness is the old value; the key arrays; with the old value context and old value arrays;
+/// and the new value arrays; where blocks are tidied first, the key arrays of one row of each.
+pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> String {
+    let Parts {
+        fenced,
+        quarantines,
+        ahead,
+        tidies,
+    } = parts;
     let mut arrays = Vec::new();
-    let mut next = if fenced { FENCE_PARAMETERS + 1 } else { 1 };
+    let fixed = if fenced { FENCE_PARAMETERS } else { 0 } + if quarantines { QUARANTINE_PARAMETERS } else { 0 };
+    let mut next = fixed + 1;
     let mut array = |sql_type: &str, alias: String| {
         arrays.push(format!("unnest(${next}::{sql_type}[]) AS {alias}"));
         next += 1;
@@ -112,6 +133,21 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> 
 
     let source = format!("(SELECT {})", arrays.join(", "));
     let mut ctes = Vec::new();
+    if tidies {
+        // One row of each block is looked up by its key: only a scan that follows an index frees what dead versions held.
+        let (mut keys, mut same) = (Vec::new(), Vec::new());
+        for (at, key) in survey.key.iter().enumerate() {
+            keys.push(format!("unnest(${}::{}[]) AS k{at}", next + at, key_type(key)));
+            same.push(format!("t.{} = q.k{at}", key.sql_name));
+        }
+        ctes.push(format!(
+            "tidied AS MATERIALIZED (SELECT count(*) AS n FROM (SELECT {}) q,
+               LATERAL (SELECT 1 FROM ONLY {relation} t WHERE {} OFFSET 0) looked)",
+            keys.join(", "),
+            same.join(" AND ")
+        ));
+        conditions.push("(SELECT n FROM tidied) >= 0".to_owned());
+    }
     if fenced {
         ctes.push(
             "fence AS MATERIALIZED (SELECT r.relation FROM reseal.range r JOIN reseal.plan p ON p.id = r.plan_id
@@ -139,20 +175,25 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, fenced: bool) -> 
     if !fenced {
         return format!("WITH {} SELECT n, written, 1::int8 FROM total", ctes.join(",\n"));
     }
-    ctes.push(
-        "held AS (INSERT INTO reseal.quarantine (plan_id, relation, row_key, value_column, reason)
-           SELECT $1, fence.relation, q.k, q.c, q.r
-             FROM fence, (SELECT unnest($9::bytea[]) AS k, unnest($10::int4[]) AS c, unnest($11::text[]) AS r) q ON CONFLICT DO NOTHING)"
-            .to_owned(),
-    );
-    ctes.push(
+    if quarantines {
+        let first = FENCE_PARAMETERS + 1;
+        ctes.push(format!(
+            "held AS (INSERT INTO reseal.quarantine (plan_id, relation, row_key, value_column, reason)
+               SELECT $1, fence.relation, q.k, q.c, q.r
+                 FROM fence, (SELECT unnest(${first}::bytea[]) AS k, unnest(${}::int4[]) AS c, unnest(${}::text[]) AS r) q
+               ON CONFLICT DO NOTHING)",
+            first + 1,
+            first + 2
+        ));
+    }
+    let ahead = if ahead { " - total.written" } else { "" };
+    ctes.push(format!(
         "moved AS (UPDATE reseal.range SET cursor = coalesce($4, cursor), done = done OR $5, rows_scanned = rows_scanned + $6,
-             values_already_current = values_already_current + $7, values_null = values_null + $8,
+             values_already_current = values_already_current + $7{ahead}, values_null = values_null + $8,
              rows_reencrypted = rows_reencrypted + total.n, values_reencrypted = values_reencrypted + total.written,
-             lost_races = lost_races + $12 - total.n, updated_at = clock_timestamp()
+             lost_races = lost_races + $9 - total.n, updated_at = clock_timestamp()
            FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 AND EXISTS (SELECT 1 FROM fence) RETURNING 1)"
-            .to_owned(),
-    );
+    ));
     format!(
         "WITH {} SELECT n, written, (SELECT count(*) FROM moved) FROM total",
         ctes.join(",\n")
@@ -222,4 +263,6 @@ fn value_type(column: &Column) -> &'static str {
 }
 
 /// How many parameters stand before the arrays of a fenced swap.
-pub const FENCE_PARAMETERS: usize = 12;
+pub const FENCE_PARAMETERS: usize = 9;
+/// How many arrays the quarantine entries of a swap are.
+pub const QUARANTINE_PARAMETERS: usize = 3;
