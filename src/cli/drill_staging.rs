@@ -63,7 +63,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         owner: "reseal drill".to_owned(),
         ..Options::default()
     };
-    let managed = ManagedArgs::of(keyset, path.clone()).managed(&KeyringArgs::unsaid(), ask_only(), options, context)?;
+    let managed = ManagedArgs::of(keyset, path.clone()).managed(&KeyringArgs::unsaid(), ask_only(), options, false, context)?;
     refuse_production(&managed, wanted)?;
     let mut gates = Vec::new();
     if let Some(count) = wanted.expect_instances {

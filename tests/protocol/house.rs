@@ -145,14 +145,6 @@ impl House {
         database.try_execute(sql)
     }
 
-    /// The first column of each row.
-    pub fn texts(&self, sql: &str) -> Vec<String> {
-        let Base::Postgres(database) = &self.base else {
-            panic!("a PostgreSQL house")
-        };
-        database.texts(sql).into_iter().flatten().collect()
-    }
-
     /// The values of a table by id.
     pub fn values(&self, table: &str, column: &str) -> Vec<(i64, String)> {
         let sql = format!("SELECT id || '|' || {column} FROM {table} ORDER BY id");
@@ -175,7 +167,7 @@ impl House {
                     .map(Result::unwrap)
                     .collect()
             }
-            Base::Postgres(database) => database.texts(sql).into_iter().map(Option::unwrap).collect(),
+            Base::Postgres(database) => database.texts(sql).into_iter().flatten().collect(),
         }
     }
 
