@@ -19,7 +19,9 @@ fn heavy_a_key_that_leaked_takes_the_sessions_of_before_with_it_and_no_others() 
 fn heavy_on_postgres_with_sessions_in_redis_a_leaked_key_takes_them_with_it() {
     let Some(database) = postgres() else { return };
     let Some(server) = private_redis() else { return };
-    let arguments = [&SMALL[..], &["--compromised", "--sessions", "env:SESSIONS_URL"]].concat();
+    // No kill of the rotation: what lost its race in the batch before it is then taken for forged, and the verdict says so.
+    let mine = ["--compromised", "--sessions", "env:SESSIONS_URL", "--faults", "replace"];
+    let arguments = [&SMALL[..], &mine].concat();
     let drilled = drill_with(Some(&database), &arguments, &[("SESSIONS_URL", server.url())]);
     drilled.assert_good();
     assert_ended(&drilled, "redis");
