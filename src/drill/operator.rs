@@ -85,7 +85,8 @@ impl<'a> Operator<'a> {
         arguments.extend(words(&["--expect-instances", &order.instances.to_string()]));
         arguments.extend(words(&["--gate-timeout", &format!("{}s", order.gate_timeout.as_secs())]));
         if order.compromised {
-            arguments.push("--compromised".into());
+            // Its sessions the operator has ended just before, by a command of its own.
+            arguments.extend(words(&["--compromised", "--no-sessions"]));
         }
         let mut variables = self.variables();
         if order.sabotage == Some(Sabotage::PromoteBeforeAcknowledgement) {

@@ -144,7 +144,7 @@ fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
         proofs.push(none("sessions-left", promise, report.sessions.left));
         if let Some(life) = report.sessions.old_dead_after_seconds {
             let (promise, max) = (
-                "they were dead soon after the new key took over",
+                "sessions of before died soon after the new key took over",
                 thresholds.session_life_max.as_secs_f64(),
             );
             proofs.push(Proof::at_most("sessions-slow", promise, life, max, Unit::Seconds));
