@@ -89,6 +89,12 @@ impl KeyringArgs {
         }
     }
 
+    /// Whether the keyring is there and something to open it with was given: nobody need be asked.
+    pub fn opens_unasked(&self) -> Result<bool, CliError> {
+        let given = self.unlock.is_some() || self.identity.is_some() || std::env::var_os(PASSPHRASE_VARIABLE).is_some();
+        Ok(given && self.exists()?)
+    }
+
     /// What opens the keyring, which must exist.
     pub fn unlock_existing(&self, context: &mut Context<'_>) -> Result<Unlock, CliError> {
         self.require_file()?;
