@@ -11,6 +11,7 @@ mod identity;
 mod intervals;
 mod late;
 mod lock;
+mod parameters;
 mod pooler;
 mod scan;
 mod session;
