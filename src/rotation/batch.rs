@@ -17,7 +17,7 @@ use crate::store::page::{Page, Swaps, Tally};
 use crate::store::value::Key;
 use crate::store::waves::Waves;
 use crate::store::{
-    PageEnd, PageLimits, RetryClass, RewriteStopped, Rewriter, Session, SetBatch, StoreError, Witness, Writer, Written,
+    Follow, PageEnd, PageLimits, RetryClass, RewriteStopped, Rewriter, Session, SetBatch, StoreError, Witness, Writer, Written,
 };
 
 /// What all workers of a pass share.
@@ -156,12 +156,33 @@ pub struct Place<'a> {
     pub cursor: Option<&'a Key>,
     /// Ownership of the range.
     pub fence: Option<&'a Fence>,
-    /// Whether the range's cursor and counters move; sweeps leave them.
-    pub advance: bool,
+    /// What the batch is to its range.
+    pub step: Step,
     /// How rows are recognised.
     pub witness: Witness,
     /// At most so many rows.
     pub rows_max: usize,
+}
+
+/// What a batch is to its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The next page: cursor and counters move. With `hold` the range stays where a race was lost, so that whoever goes on after a
+    /// crash meets those rows before the sweeps do, which would take them for late ones.
+    Next {
+        /// Whether it does.
+        hold: bool,
+    },
+    /// Once more over a page that was held.
+    Again,
+    /// A sweep, which leaves cursor and counters.
+    Sweep,
+}
+
+impl Step {
+    fn moves(self) -> bool {
+        matches!(self, Self::Next { .. })
+    }
 }
 
 /// What a batch did.
@@ -171,6 +192,8 @@ pub struct Done {
     pub cursor: Option<Key>,
     /// Whether the interval ended.
     pub end: PageEnd,
+    /// Whether the range was held where it stood, because a race was lost.
+    pub held: bool,
     /// What was written.
     pub written: Written,
     /// What the values were.
@@ -220,7 +243,7 @@ pub async fn run(
     shared
         .late
         .add(&place.interval.relation, &buffers.swaps.late, &buffers.swaps.quarantined);
-    if place.advance {
+    if place.step.moves() && !done.held {
         Progress::add(&progress.rows_scanned, done.tally.rows);
         Progress::add(&progress.quarantined, done.tally.quarantined);
     }
@@ -245,29 +268,39 @@ async fn run_set(
     let (page, swaps) = (&buffers.page, &buffers.swaps);
     let cursor = page.len().checked_sub(1).map(|last| page.owned_key(last));
     let advance = Advance {
-        cursor: cursor.clone().filter(|_| place.advance),
-        done: place.advance && end == PageEnd::End,
+        cursor: cursor.clone(),
+        done: end == PageEnd::End,
     };
     // Only the first attempt on a page takes its time: what is tried again is few rows, or better in one piece.
-    if place.advance && place.witness == Witness::Version {
+    if place.step.moves() && place.witness == Witness::Version {
         writer.arrange(page, swaps, &mut buffers.waves);
     } else {
         buffers.waves.whole(swaps);
     }
     // A sweep that found nothing writes nothing; a range still moves its cursor.
-    let nothing_to_record = !place.advance && swaps.quarantined.is_empty() && swaps.late.is_empty();
+    let nothing_to_record = !place.step.moves() && swaps.quarantined.is_empty() && swaps.late.is_empty();
+    let hold = place.step == Step::Next { hold: true };
     let mut longest = Duration::ZERO;
     if !(swaps.is_empty() && (place.fence.is_none() || nothing_to_record)) {
         for wave in buffers.waves.iter() {
             let writing = Instant::now();
+            let is_held = hold && buffers.committed.lost_races > 0;
+            let follow = match place.step {
+                Step::Sweep => Follow::Stays,
+                Step::Next { .. } if wave.last && !is_held => Follow::Now {
+                    advance: &advance,
+                    ahead: buffers.committed.values,
+                    only_whole: hold,
+                },
+                Step::Next { .. } | Step::Again => Follow::Later,
+            };
             let batch = SetBatch {
                 relation: &place.interval.relation,
                 page,
                 swaps,
                 wave,
-                ahead: buffers.committed.values,
                 fence: place.fence,
-                advance: &advance,
+                follow,
             };
             buffers.committed += writer.swap_and_advance(&batch, place.witness).await?;
             longest = longest.max(writing.elapsed());
@@ -281,6 +314,7 @@ async fn run_set(
     let done = Done {
         cursor,
         end,
+        held: hold && buffers.committed.lost_races > 0,
         written: buffers.committed,
         tally: swaps.tally,
     };
@@ -320,7 +354,14 @@ async fn run_in_place(
     };
     let writing = Instant::now();
     let (rewriter, swaps, outcome) = writer
-        .rewrite_and_advance(place.interval, place.cursor, limits, rewriter, place.fence, place.advance)
+        .rewrite_and_advance(
+            place.interval,
+            place.cursor,
+            limits,
+            rewriter,
+            place.fence,
+            place.step.moves(),
+        )
         .await;
     buffers.rewriter = Some(rewriter);
     let batch = match outcome {
@@ -339,6 +380,8 @@ async fn run_in_place(
     let done = Done {
         cursor: batch.cursor,
         end: batch.end,
+        // Nobody can come between the statement and the row.
+        held: false,
         written: batch.written,
         tally: swaps.tally,
     };

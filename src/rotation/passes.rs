@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::batch::{Buffers, Shared};
+use super::batch::{Buffers, Shared, Step};
 use super::census::{Census, Counter};
 use super::crew::Labour;
 use super::error::RotationError;
@@ -100,9 +100,9 @@ impl Sweep {
                     after: cursor.clone().or_else(|| piece.interval.after.clone()),
                     upto: last.clone(),
                 };
-                let (written, _) = self
+                let written = self
                     .work
-                    .retry_lost(session, &mut self.buffers, &part, piece.fence.as_ref())
+                    .retry_lost(session, &mut self.buffers, &part, piece.fence.as_ref(), Step::Sweep)
                     .await?;
                 self.counters.rows_reencrypted += written.rows;
                 self.counters.values_reencrypted += written.values;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{self, BatchError, Buffers, Place, Shared};
+use super::batch::{self, BatchError, Buffers, Place, Shared, Step};
 use super::census::Counter;
 use super::error::RotationError;
 use super::isolate::Isolation;
@@ -47,7 +47,7 @@ impl RangeWork {
         });
         let mut cursor = range.cursor.clone();
         let mut counters = Counters::default();
-        let mut ahead = 0;
+        let (mut ahead, mut hold) = (0, true);
         let mut patience = Patience::new(self.away_max);
         let mut witness = Witness::Version;
         let mut isolation = Isolation::default();
@@ -62,7 +62,7 @@ impl RangeWork {
                 interval: &range.interval,
                 cursor: cursor.as_ref(),
                 fence: fence.as_ref(),
-                advance: true,
+                step: Step::Next { hold },
                 witness,
                 rows_max: isolation.rows_max(),
             };
@@ -73,11 +73,22 @@ impl RangeWork {
                 count(&mut counters, Tally::default(), committed);
             }
             match outcome {
+                Ok(done) if done.held => {
+                    patience.reset();
+                    let page = upto(&range.interval, cursor.as_ref(), done.cursor);
+                    let rewritten = self.retry_lost(session, buffers, &page, fence.as_ref(), Step::Again).await?;
+                    for written in [done.written, rewritten] {
+                        ahead += written.values;
+                        count(&mut counters, Tally::default(), written);
+                    }
+                    // What is held locked for longer is left to the sweeps, and this pass does not wait for it again.
+                    (hold, witness) = (false, Witness::VersionSkipLocked);
+                }
                 Ok(done) => {
                     patience.reset();
-                    witness = Witness::Version;
+                    (hold, witness) = (true, Witness::Version);
                     isolation.widen();
-                    // What a page that failed had written before is met again.
+                    // What was written ahead of the cursor is met again.
                     let met_again = ahead.min(done.tally.current);
                     ahead -= met_again;
                     let tally = Tally {
@@ -85,19 +96,9 @@ impl RangeWork {
                         ..done.tally
                     };
                     count(&mut counters, tally, done.written);
-                    if done.written.lost_races > 0
-                        && let Some(upto) = &done.cursor
-                    {
-                        let again = Interval {
-                            relation: range.interval.relation.clone(),
-                            after: cursor.clone().or_else(|| range.interval.after.clone()),
-                            upto: Some(upto.clone()),
-                        };
-                        let (rewritten, settled) = self.retry_lost(session, buffers, &again, fence.as_ref()).await?;
-                        count(&mut counters, Tally::default(), rewritten);
-                        if !settled {
-                            self.note_left_behind(session, buffers.counter(), &again).await;
-                        }
+                    if done.written.lost_races > 0 {
+                        let page = upto(&range.interval, cursor.as_ref(), done.cursor.clone());
+                        self.note_left_behind(session, buffers.counter(), &page).await;
                     }
                     if done.cursor.is_some() {
                         cursor = done.cursor;
@@ -144,16 +145,16 @@ impl RangeWork {
     }
 
     /// Goes once more over the rows of a batch that somebody else was faster with: by value now, so that a change of another column
-    /// does not lose the race again. Says whether all of them were made good; what is still lost after that is the sweep's.
+    /// does not lose the race again. What is still lost after that is the sweep's.
     pub async fn retry_lost(
         &self,
         session: &mut dyn Session,
         buffers: &mut Buffers,
         interval: &Interval,
         fence: Option<&Fence>,
-    ) -> Result<(Written, bool), RotationError> {
+        step: Step,
+    ) -> Result<Written, RotationError> {
         let mut rewritten = Written::default();
-        let mut settled = false;
         let mut cursor: Option<Key> = None;
         let (mut rounds, mut lost) = (0, false);
         let mut isolation = Isolation::default();
@@ -165,7 +166,7 @@ impl RangeWork {
                 interval,
                 cursor: cursor.as_ref(),
                 fence,
-                advance: false,
+                step,
                 witness: Witness::OldValue,
                 rows_max: isolation.rows_max(),
             };
@@ -177,10 +178,7 @@ impl RangeWork {
                     lost |= done.written.lost_races > 0;
                     match (done.end, lost) {
                         (PageEnd::More, _) => cursor = done.cursor,
-                        (PageEnd::End, false) => {
-                            settled = true;
-                            break;
-                        }
+                        (PageEnd::End, false) => break,
                         (PageEnd::End, true) => {
                             cursor = None;
                             lost = false;
@@ -201,7 +199,7 @@ impl RangeWork {
                 Err(BatchError::Store(error)) => return Err(RotationError::store(self.step)(error)),
             }
         }
-        Ok((rewritten, settled))
+        Ok(rewritten)
     }
 
     /// Remembers what is under the old key in an interval whose lost races were not made good, so that the sweep that finds it accuses
@@ -327,6 +325,15 @@ impl RangeWork {
                 Remedy::Again { wait, .. } | Remedy::Reconnect { wait } => self.pause(wait).await?,
             }
         }
+    }
+}
+
+/// The part of an interval from a cursor to the end of a page.
+fn upto(interval: &Interval, cursor: Option<&Key>, last: Option<Key>) -> Interval {
+    Interval {
+        relation: interval.relation.clone(),
+        after: cursor.cloned().or_else(|| interval.after.clone()),
+        upto: last,
     }
 }
 

@@ -241,12 +241,29 @@ pub struct SetBatch<'a> {
     pub swaps: &'a Swaps,
     /// Which of them this transaction writes.
     pub wave: Wave<'a>,
-    /// Values that the waves before it have written: they are ahead of the range's cursor.
-    pub ahead: u64,
     /// Ownership of the range; `None` with `--no-state`.
     pub fence: Option<&'a Fence>,
-    /// Where the range goes.
-    pub advance: &'a Advance,
+    /// How the range follows.
+    pub follow: Follow<'a>,
+}
+
+/// How a range follows what a transaction writes.
+#[derive(Debug, Clone, Copy)]
+pub enum Follow<'a> {
+    /// It stays: a sweep writes where its cursor has passed.
+    Stays,
+    /// Its cursor follows later. Should the run end before, these values are met again, as current ones; that every value is counted
+    /// once, they are taken off beforehand.
+    Later,
+    /// It follows now.
+    Now {
+        /// Where it goes.
+        advance: &'a Advance,
+        /// Values that were written ahead of its cursor, and are not met again.
+        ahead: u64,
+        /// It follows only if no row of this transaction lost its race; otherwise as `Later`.
+        only_whole: bool,
+    },
 }
 
 /// Computes new values for the rows of a page. Implemented by `rotation`; a store only calls it.

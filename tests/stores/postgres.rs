@@ -381,10 +381,9 @@ async fn what_is_not_a_plain_table_is_reported_and_gets_no_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
-    use reseal::store::control::Advance;
     use reseal::store::page::{Page, Swaps};
     use reseal::store::waves::Waves;
-    use reseal::store::{RetryClass, Rewriter as _, SetBatch, Witness, Writer};
+    use reseal::store::{Follow, RetryClass, Rewriter as _, SetBatch, Witness, Writer};
     let Some(fixture) = PostgresFixture::create().await else {
         return;
     };
@@ -402,10 +401,6 @@ async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
     let interval = whole(&survey);
     session.page(&interval, None, rows(100), &mut page).await.unwrap();
     crate::stores::toy::Toy.rewrite(&page, &mut swaps).unwrap();
-    let advance = Advance {
-        cursor: None,
-        done: false,
-    };
     let mut waves = Waves::default();
     waves.whole(&swaps);
     let set = SetBatch {
@@ -413,9 +408,8 @@ async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
         page: &page,
         swaps: &swaps,
         wave: waves.iter().next().unwrap(),
-        ahead: 0,
         fence: None,
-        advance: &advance,
+        follow: Follow::Stays,
     };
     let Writer::Set(writer) = session.writer() else {
         panic!("PostgreSQL takes sets");

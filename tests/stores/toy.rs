@@ -7,7 +7,7 @@ use reseal::store::survey::Survey;
 use reseal::store::value::{Key, Kind};
 use reseal::store::waves::Waves;
 use reseal::store::{
-    PageEnd, PageLimits, RewriteStopped, Rewriter, Session, SetBatch, Store, StoreError, Witness, Writer, Written,
+    Follow, PageEnd, PageLimits, RewriteStopped, Rewriter, Session, SetBatch, Store, StoreError, Witness, Writer, Written,
 };
 
 /// Rewrites `o:` to `n:`.
@@ -124,8 +124,8 @@ pub async fn batch_after(
         .map_err(|RewriteStopped| StoreError::Rewriter)?;
     let last = (!page.is_empty()).then(|| page.owned_key(page.len() - 1));
     let moved = Advance {
-        cursor: last.clone().filter(|_| advance),
-        done: advance && end == PageEnd::End,
+        cursor: last.clone(),
+        done: end == PageEnd::End,
     };
     let Writer::Set(writer) = session.writer() else {
         panic!("a session takes new values in one way only");
@@ -139,9 +139,16 @@ pub async fn batch_after(
             page: &page,
             swaps: &swaps,
             wave,
-            ahead: written.values,
             fence,
-            advance: &moved,
+            follow: match (advance, wave.last) {
+                (false, _) => Follow::Stays,
+                (true, false) => Follow::Later,
+                (true, true) => Follow::Now {
+                    advance: &moved,
+                    ahead: written.values,
+                    only_whole: false,
+                },
+            },
         };
         written += writer.swap_and_advance(&set, Witness::Version).await?;
     }

@@ -8,7 +8,7 @@ use super::statements::{self, FENCE_PARAMETERS, Parts, QUARANTINE_PARAMETERS};
 use super::types::{self, oid};
 use crate::store::survey::{Column, ColumnClass, Survey};
 use crate::store::value::{Cell, Key, Kind};
-use crate::store::{SetBatch, StoreError, Witness};
+use crate::store::{Follow, SetBatch, StoreError, Witness};
 
 /// The parameters of a swap by this statement; `tidied` are the swaps that stand for the blocks to be tidied.
 pub fn swap(
@@ -34,18 +34,25 @@ pub fn swap(
         add(&mut arguments, fence.plan.as_str())?;
         add(&mut arguments, fence.range)?;
         add(&mut arguments, fence.epoch)?;
+        // A sweep looks at rows that were counted before; only what it writes is news.
+        let (cursor, done, counts) = match batch.follow {
+            Follow::Stays | Follow::Later => (None, false, [0; 3]),
+            Follow::Now { advance, ahead, .. } => (
+                advance.cursor.as_ref().map(Key::as_bytes),
+                advance.done,
+                [tally.rows, tally.current + ahead, tally.nulls],
+            ),
+        };
         add(
             &mut arguments,
             BinaryScalar {
                 oid: oid::BYTEA,
-                bytes: batch.advance.cursor.as_ref().filter(|_| batch.wave.last).map(Key::as_bytes),
+                bytes: cursor,
             },
         )?;
-        add(&mut arguments, batch.wave.last && batch.advance.done)?;
-        // A sweep looks at rows that were counted before; only what it writes is news.
-        let counts = batch.wave.last && (batch.advance.cursor.is_some() || batch.advance.done);
-        for count in [tally.rows, tally.current + batch.ahead, tally.nulls] {
-            add(&mut arguments, if counts { count.cast_signed() } else { 0 })?;
+        add(&mut arguments, done)?;
+        for count in counts {
+            add(&mut arguments, count.cast_signed())?;
         }
         add(&mut arguments, written.len() as i64)?;
         debug_assert_eq!(arguments.len(), FENCE_PARAMETERS);

@@ -23,7 +23,7 @@ use crate::store::page::{Page, RowVersion, Shape, Swaps};
 use crate::store::survey::{Observation, Survey};
 use crate::store::value::{Cell, Key, Kind};
 use crate::store::waves::Waves;
-use crate::store::{PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
+use crate::store::{Follow, PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
 
 /// A connection of one worker.
 pub struct PostgresSession {
@@ -205,7 +205,8 @@ impl PostgresSession {
         let parts = Parts {
             fenced: batch.fence.is_some(),
             quarantines: batch.fence.is_some() && batch.wave.last && !batch.swaps.quarantined.is_empty(),
-            ahead: batch.fence.is_some() && !batch.wave.last,
+            ahead: batch.fence.is_some() && matches!(batch.follow, Follow::Later),
+            only_whole: batch.fence.is_some() && matches!(batch.follow, Follow::Now { only_whole: true, .. }),
             tidies: !self.tidy.swaps().is_empty(),
         };
         let key = StatementKey::Swap {

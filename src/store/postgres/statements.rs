@@ -51,9 +51,10 @@ pub struct Parts {
     pub fenced: bool,
     /// Records quarantine entries (only with a fence).
     pub quarantines: bool,
-    /// Writes ahead of the range's cursor (only with a fence). Should it end before the cursor follows, these values are met again and
-    /// counted as current; so that every value is counted once, they are taken off beforehand.
+    /// Writes ahead of the range's cursor, which follows later (only with a fence).
     pub ahead: bool,
+    /// The range follows only if no row lost its race (only with a fence).
+    pub only_whole: bool,
     /// Frees what dead versions hold on the blocks that it writes to.
     pub tidies: bool,
 }
@@ -69,6 +70,7 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
         fenced,
         quarantines,
         ahead,
+        only_whole,
         tidies,
     } = parts;
     let mut arrays = Vec::new();
@@ -186,10 +188,19 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
             first + 2
         ));
     }
-    let ahead = if ahead { " - total.written" } else { "" };
+    let follows = |then: &str, otherwise: &str| match only_whole {
+        true => format!("CASE WHEN total.n = $9 THEN {then} ELSE {otherwise} END"),
+        false => then.to_owned(),
+    };
+    let (cursor, done) = (follows("coalesce($4, cursor)", "cursor"), follows("done OR $5", "done"));
+    let (scanned, nulls) = (follows("$6::int8", "0"), follows("$8::int8", "0"));
+    let current = match ahead {
+        true => "$7::int8 - total.written".to_owned(),
+        false => follows("$7::int8", "- total.written"),
+    };
     ctes.push(format!(
-        "moved AS (UPDATE reseal.range SET cursor = coalesce($4, cursor), done = done OR $5, rows_scanned = rows_scanned + $6,
-             values_already_current = values_already_current + $7{ahead}, values_null = values_null + $8,
+        "moved AS (UPDATE reseal.range SET cursor = {cursor}, done = {done}, rows_scanned = rows_scanned + {scanned},
+             values_already_current = values_already_current + {current}, values_null = values_null + {nulls},
              rows_reencrypted = rows_reencrypted + total.n, values_reencrypted = values_reencrypted + total.written,
              lost_races = lost_races + $9 - total.n, updated_at = clock_timestamp()
            FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 AND EXISTS (SELECT 1 FROM fence) RETURNING 1)"
