@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::accepted::{Accepted, Done};
-use super::list::Values;
 use super::prepare::{Others, Pending, Step, backup_of};
 use super::record::Staged;
 use super::rotate::{Occasion, OrderFault, RotateFault, Surroundings};
@@ -45,18 +44,7 @@ impl Delivery {
         let mut values = Accepted::nothing();
         if step.occasion != Occasion::Compromised && !matches!(others, Others::Nowhere) {
             let present = credential::decrypt(file, name, around)?;
-            match &others {
-                Others::Inside { .. } => {
-                    let text = present.as_ref().map_or("", |present| present.expose());
-                    values.others = Values::read(text, ListForm::Comma).ok_or_else(unfit)?;
-                    values.primary = values.others.take_first();
-                }
-                Others::Waiting(waiting) => {
-                    values.others = waiting.read(present.as_ref(), around)?;
-                    values.primary = present;
-                }
-                Others::Nowhere | Others::Variable { .. } => {}
-            }
+            values = others.beside(present, around)?.ok_or_else(unfit)?;
         }
         let keep = match &others {
             Others::Inside { keep } => *keep,

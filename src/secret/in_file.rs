@@ -103,16 +103,9 @@ fn read(
             values.others = Values::read(kept, *form).ok_or_else(unfit)?;
             values.primary = present;
         }
-        Others::Inside { .. } => {
-            let text = present.as_ref().map_or("", |present| present.expose());
-            values.others = Values::read(text, ListForm::Comma).ok_or_else(unfit)?;
-            values.primary = values.others.take_first();
+        Others::Inside { .. } | Others::Waiting(_) | Others::Nowhere => {
+            values = others.beside(present, around)?.ok_or_else(unfit)?;
         }
-        Others::Waiting(waiting) => {
-            values.others = waiting.read(present.as_ref(), around)?;
-            values.primary = present;
-        }
-        Others::Nowhere => {}
     }
     Ok(values)
 }

@@ -6,6 +6,7 @@ use super::accepted::{Accepted, Done};
 use super::delivery::Delivery;
 use super::in_file::PreparedFile;
 use super::keyset_file::{KeySetFile, Keys};
+use super::list::Values;
 use super::record::{Record, Staged};
 use super::rotate::{Occasion, OrderFault, RotateError, RotateFault, Rotated, Surroundings, stopped};
 use super::settings::{History, ListForm, SecretSettings, Target};
@@ -53,6 +54,26 @@ pub(super) enum Others<'h> {
         keep: Option<usize>,
     },
     Waiting(Waiting),
+}
+
+impl Others<'_> {
+    /// The values where the one that signs stands among them, or the others wait beside it; `None` when what is `present` is no list.
+    pub(super) fn beside(&self, present: Option<SecretText>, around: &Surroundings) -> Result<Option<Accepted>, RotateFault> {
+        Ok(match self {
+            Self::Inside { .. } => {
+                let text = present.as_ref().map_or("", |present| present.expose());
+                Values::read(text, ListForm::Comma).map(|mut others| Accepted {
+                    primary: others.take_first(),
+                    others,
+                })
+            }
+            Self::Waiting(waiting) => Some(Accepted {
+                others: waiting.read(present.as_ref(), around)?,
+                primary: present,
+            }),
+            Self::Nowhere | Self::Variable { .. } => Some(Accepted::nothing()),
+        })
+    }
 }
 
 impl Prepared {
