@@ -80,15 +80,7 @@ pub(super) fn finding(finding: &Finding) -> report::Finding {
 fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
     let at_most = |name, promise, count: u64, max: u64| Proof::at_most(name, promise, count as f64, max as f64, Unit::Count);
     let none = |name, promise, count| at_most(name, promise, count, 0);
-    let found: BTreeSet<&str> = report.findings.iter().map(|finding| finding.name).collect();
-    let stated = |name, promise, was_tried: bool| {
-        let standing = match (found.contains(name), was_tried) {
-            (true, _) => Standing::Failed,
-            (false, true) => Standing::Held,
-            (false, false) => Standing::NotTested,
-        };
-        Proof::stated(name, promise, standing)
-    };
+    let stated = |name, promise, was_tried| stated(&report.findings, name, promise, was_tried);
     let has_phase = |name: &str| report.phases.iter().any(|phase| phase.name == name);
     let was_killed = report.faults.iter().any(|fault| fault.name == KILL);
     let mut proofs = vec![
@@ -150,20 +142,29 @@ fn proofs(report: &Report, thresholds: &Thresholds) -> Vec<Proof> {
             proofs.push(Proof::at_most("sessions-slow", promise, life, max, Unit::Seconds));
         }
     }
-    if let Some(max) = thresholds.duration_max {
-        let (took, max) = (report.elapsed_seconds, max.as_secs_f64());
-        proofs.push(Proof::at_most(
-            "too-long",
-            "the drill ended in time",
-            took,
-            max,
-            Unit::Seconds,
-        ));
-    }
+    proofs.extend(in_time(report.elapsed_seconds, thresholds));
     if !report.probes.is_empty() {
         proofs.push(stated("probe-failed", "every probe succeeded all along", true));
     }
     proofs
+}
+
+/// A promise that no number measures: broken if it was found to be.
+pub(super) fn stated(findings: &[Finding], name: &'static str, promise: &'static str, was_tried: bool) -> Proof {
+    let was_found = findings.iter().any(|finding| finding.name == name);
+    let standing = match (was_found, was_tried) {
+        (true, _) => Standing::Failed,
+        (false, true) => Standing::Held,
+        (false, false) => Standing::NotTested,
+    };
+    Proof::stated(name, promise, standing)
+}
+
+/// The limit of a drill's own time, where it has one.
+pub(super) fn in_time(elapsed_seconds: f64, thresholds: &Thresholds) -> Option<Proof> {
+    let max = thresholds.duration_max?.as_secs_f64();
+    let promise = "the drill ended in time";
+    Some(Proof::at_most("too-long", promise, elapsed_seconds, max, Unit::Seconds))
 }
 
 fn lost_promise(compromised: bool) -> &'static str {

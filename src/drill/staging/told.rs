@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{KILL, Staging, StagingReport};
-use crate::drill::told::{fault_of, finding, phases_told, point, probe, version, windows};
-use crate::report::{self, KeyCount, Proof, Rehearsal, Series, Size, Standing, Unit};
+use crate::drill::told::{fault_of, finding, in_time, phases_told, point, probe, stated, version, windows};
+use crate::report::{self, KeyCount, Proof, Rehearsal, Series, Size, Unit};
 
 /// The whole story; without a report that of a rehearsal that has not come to its end.
 pub fn told_of_staging(staging: &Staging, outcome: Result<&StagingReport, &str>, begun: &str) -> Rehearsal {
@@ -63,15 +63,7 @@ pub fn told_of_staging(staging: &Staging, outcome: Result<&StagingReport, &str>,
 }
 
 fn proofs(report: &StagingReport, staging: &Staging) -> Vec<Proof> {
-    let found: BTreeSet<&str> = report.findings.iter().map(|finding| finding.name).collect();
-    let stated = |name, promise, was_tried: bool| {
-        let standing = match (found.contains(name), was_tried) {
-            (true, _) => Standing::Failed,
-            (false, true) => Standing::Held,
-            (false, false) => Standing::NotTested,
-        };
-        Proof::stated(name, promise, standing)
-    };
+    let stated = |name, promise, was_tried| stated(&report.findings, name, promise, was_tried);
     let count =
         |name, promise, measured: u64, max: u64| Proof::at_most(name, promise, measured as f64, max as f64, Unit::Count);
     let was_killed = report.faults.iter().any(|fault| fault.name == KILL);
@@ -111,16 +103,7 @@ fn proofs(report: &StagingReport, staging: &Staging) -> Vec<Proof> {
         let ratio = report.p99_ratio.reads.unwrap_or(0.0);
         proofs.push(Proof::at_most("p99-ratio", promise, ratio, max, Unit::Times));
     }
-    if let Some(max) = staging.thresholds.duration_max {
-        let (took, max) = (report.elapsed_seconds, max.as_secs_f64());
-        proofs.push(Proof::at_most(
-            "too-long",
-            "the drill ended in time",
-            took,
-            max,
-            Unit::Seconds,
-        ));
-    }
+    proofs.extend(in_time(report.elapsed_seconds, &staging.thresholds));
     if !report.probes.is_empty() {
         proofs.push(stated("probe-failed", "every probe succeeded all along", true));
     }
