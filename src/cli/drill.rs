@@ -10,10 +10,10 @@ use super::arg::RefArg;
 use super::drill_report::ReportArgs;
 use super::drill_staging::{self, StagingArgs};
 use super::selection::read_database_url;
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, Output};
 use crate::config::{SecretRef, UrlRef};
 use crate::drill::{self, Cancel, DrillError, FaultKind, Faults, Settings, TableError, Thresholds};
-use crate::report::{Verdict, terminal};
+use crate::report::{Rehearsal, Verdict, terminal};
 use crate::session::RedisServer;
 
 /// Rehearse a rotation under live traffic; no set-up needed
@@ -206,26 +206,36 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         }
     };
     let told = drill::told(&report, &settings, &begun);
+    let kept = report
+        .evidence_schema
+        .as_ref()
+        .map(|schema| format!("Kept: schema {schema}; when it has told its story: DROP SCHEMA {schema} CASCADE"));
+    conclude(&args.reports, &told, &report, kept, output)
+}
+
+/// Tells how a rehearsal ended, to people, in its reports and in the document.
+pub(super) fn conclude<R: Serialize>(
+    reports: &ReportArgs,
+    told: &Rehearsal,
+    report: &R,
+    kept: Option<String>,
+    output: &mut Output<'_>,
+) -> Result<Exit, CliError> {
     output.say("");
-    output.say(&terminal(&told));
-    args.reports.write(&told)?;
-    if let Some(schema) = &report.evidence_schema {
-        output.say(&format!(
-            "Kept: schema {schema}; when it has told its story: DROP SCHEMA {schema} CASCADE"
-        ));
+    output.say(&terminal(told));
+    reports.write(told)?;
+    if let Some(kept) = kept {
+        output.say(&kept);
     }
-    if let Some(page) = args.reports.page() {
+    if let Some(page) = reports.page() {
         output.say(&format!("Report: {}", page.display()));
     }
     let exit = match told.verdict {
         Verdict::Good => Exit::Done,
         Verdict::Bad | Verdict::BrokenOff => Exit::Findings,
     };
-    let document = DrillDocument {
-        report: &report,
-        exit: exit.code(),
-    };
-    output.document("reseal.drill/1", &document)?;
+    let exit_code = exit.code();
+    output.document("reseal.drill/1", &DrillDocument { report, exit: exit_code })?;
     Ok(exit)
 }
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::arg::KeyringArgs;
-use super::drill::{DrillArgs, DrillDocument, UNFINISHED, cancel_on_signal, parse_time};
+use super::drill::{DrillArgs, UNFINISHED, cancel_on_signal, conclude, parse_time};
 use super::managed::{ManagedArgs, ask_only};
 use super::{CliError, Context, Exit};
 use crate::config::Config;
 use crate::drill::{Cancel, DrillError, FaultKind, Staging, rehearse, told_of_staging};
 use crate::key::KeysetName;
-use crate::report::{Verdict, terminal};
 use crate::rotation::Options;
 use crate::rotation::protocol::Managed;
 
@@ -123,22 +122,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         }
     };
     let told = told_of_staging(&staging, Ok(&report), &begun);
-    output.say("");
-    output.say(&terminal(&told));
-    args.reports.write(&told)?;
-    if let Some(page) = args.reports.page() {
-        output.say(&format!("Report: {}", page.display()));
-    }
-    let exit = match told.verdict {
-        Verdict::Good => Exit::Done,
-        Verdict::Bad | Verdict::BrokenOff => Exit::Findings,
-    };
-    let document = DrillDocument {
-        report: &report,
-        exit: exit.code(),
-    };
-    output.document("reseal.drill/1", &document)?;
-    Ok(exit)
+    conclude(&args.reports, &told, &report, None, output)
 }
 
 /// The one keyset of these datasets.
