@@ -27,7 +27,7 @@ pub struct PaceLimits {
     pub rows_min: usize,
     /// Never more rows: bounds locks and memory.
     pub rows_max: usize,
-    /// Old and new bytes of a batch. Each worker holds about six times this at its peak.
+    /// Old and new bytes of a batch. Each worker holds about two to three times this at its peak.
     pub bytes_max: usize,
     /// Rest after a batch, as a share of the time that it took.
     pub rest_ratio: f64,
@@ -44,8 +44,8 @@ impl Profile {
         // A batch in SQLite keeps every other writer waiting for as long as it takes: in the gentle profile that is a few milliseconds.
         let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
             (Self::Gentle, false) => (20, 100, 500, 2.0, 0.5),
-            (Self::Balanced, false) => (100, 1_000, 2_000, 0.0, 1.0),
-            (Self::Fast, false) => (250, 2_000, 4_000, 0.0, 1.0),
+            (Self::Balanced, false) => (100, 1_000, 4_000, 0.0, 1.0),
+            (Self::Fast, false) => (250, 2_000, 8_000, 0.0, 1.0),
             (Self::Gentle, true) => (6, 50, 500, 3.0, 1.0),
             (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
             (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
@@ -60,7 +60,7 @@ impl Profile {
             },
             rows_max,
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
-            bytes_max: if single_writer { 4 << 20 } else { 1 << 20 },
+            bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             rest_ratio,
             read_rest_ratio: if self == Self::Gentle { 1.0 } else { 0.0 },
             workers_share,
@@ -201,14 +201,14 @@ mod tests {
     #[test]
     fn fast_narrow_rows_grow_to_the_ceiling_and_stay() {
         let sizes = trace(200, |_, rows| (rows as f64 * 0.01, rows * 100));
-        assert_eq!(sizes[199], 2_000);
+        assert_eq!(sizes[199], 4_000);
     }
 
     #[test]
     fn wide_rows_settle_at_the_byte_cap() {
         let sizes = trace(300, |_, rows| (rows as f64 * 0.001, rows * 8_192));
         let settled = &sizes[200..];
-        assert!(settled.iter().all(|rows| rows * 8_192 <= (1 << 20) * 3 / 2), "{settled:?}");
+        assert!(settled.iter().all(|rows| rows * 8_192 <= (2 << 20) * 3 / 2), "{settled:?}");
         assert!(settled.iter().all(|rows| *rows >= 64), "{settled:?}");
     }
 

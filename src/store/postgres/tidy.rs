@@ -76,8 +76,8 @@ fn block_of(page: &Page, row: usize) -> Block {
 /// The rows of a block are shared out over so many waves: the first share grows the table, three find their room. More shares prune
 /// every block more often than that saves.
 const SHARES: usize = 4;
-/// Groups that take turns: between two waves to the same block there is one to others.
-const GROUPS: usize = 2;
+/// Groups that take turns: between two waves to the same block there are so many less one to others.
+const GROUPS: usize = 4;
 /// A smaller wave costs more as a transaction than it saves.
 const WAVE_ROWS_MIN: usize = 100;
 /// Fewer rows of a page on a block leave no room worth waiting for.
