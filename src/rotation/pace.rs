@@ -34,8 +34,19 @@ pub struct PaceLimits {
     /// Rest after a page that was only read and opened, as a share of the time that it took. Sweeps and verification hold no lock, but
     /// without rests they keep the processor from the application.
     pub read_rest_ratio: f64,
+    /// A longer rest now and then, for a database whose other writers wait without a queue.
+    pub turn: Option<Turn>,
     /// Workers, as a share of what the store proposes.
     pub workers_share: f64,
+}
+
+/// A rest in which every other writer finds its turn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// It comes after so much work, and is over before a writer that came at its beginning gives up.
+    pub every: Duration,
+    /// It lasts longer than a waiting writer takes from one look to the next.
+    pub rest: Duration,
 }
 
 impl Profile {
@@ -63,6 +74,10 @@ impl Profile {
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             rest_ratio,
             read_rest_ratio: if self == Self::Gentle { 1.0 } else { 0.0 },
+            turn: single_writer.then_some(Turn {
+                every: TURN_EVERY,
+                rest: TURN_REST,
+            }),
             workers_share,
         }
     }
@@ -85,6 +100,7 @@ pub struct BatchController {
     limits: PaceLimits,
     rows: usize,
     samples: Vec<Sample>,
+    since_turn: Duration,
 }
 
 impl BatchController {
@@ -99,6 +115,7 @@ impl BatchController {
             rows: limits.rows_start,
             limits,
             samples: Vec::with_capacity(WINDOW),
+            since_turn: Duration::ZERO,
         }
     }
 
@@ -145,8 +162,15 @@ impl BatchController {
     }
 
     /// The rest after a batch that took `busy`.
-    pub fn rest(&self, busy: Duration) -> Duration {
-        busy.mul_f64(self.limits.rest_ratio)
+    pub fn rest(&mut self, busy: Duration) -> Duration {
+        let rest = busy.mul_f64(self.limits.rest_ratio);
+        let Some(turn) = self.limits.turn else { return rest };
+        self.since_turn += busy + rest;
+        if self.since_turn < turn.every {
+            return rest;
+        }
+        self.since_turn = Duration::ZERO;
+        rest.max(turn.rest)
     }
 
     /// The rest after a page that was read in `busy`.
@@ -167,6 +191,10 @@ fn percentile_90(values: impl Iterator<Item = f64>) -> f64 {
     sorted.get(last * 9 / 10).copied().unwrap_or(0.0)
 }
 
+/// Writers of SQLite look again every 100 ms in the end (`sqliteDefaultBusyCallback`), and give up after 5 s in most drivers: between two
+/// batches they would hardly ever look.
+const TURN_REST: Duration = Duration::from_millis(120);
+const TURN_EVERY: Duration = Duration::from_secs(3);
 /// Batches between two changes of size: fewer chase noise, more are slow to yield.
 pub const WINDOW: usize = 10;
 /// A batch this many times over the target is not noise.
@@ -244,6 +272,26 @@ mod tests {
             });
         }
         assert_eq!(controller.rows(), 1_000);
+    }
+
+    #[test]
+    fn writers_that_look_every_tenth_of_a_second_find_their_turn_before_they_give_up() {
+        for profile in [Profile::Gentle, Profile::Balanced, Profile::Fast] {
+            let mut controller = BatchController::new(profile.limits(true), None);
+            let busy = Duration::from_millis(50);
+            let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
+            for _ in 0..1_000 {
+                let rest = controller.rest(busy);
+                waited += busy + rest;
+                longest = longest.max(waited);
+                if rest > Duration::from_millis(100) {
+                    waited = Duration::ZERO;
+                }
+            }
+            assert!(longest < Duration::from_secs(4), "{profile:?}: {longest:?}");
+        }
+        let mut with_a_queue = BatchController::new(Profile::Fast.limits(false), None);
+        assert!((0..1_000).all(|_| with_a_queue.rest(Duration::from_millis(50)).is_zero()));
     }
 
     #[test]
