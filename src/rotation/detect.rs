@@ -27,7 +27,7 @@ pub async fn formats(
     let mut session = store.session(&survey).await.map_err(&failed)?;
     let mut pages = Vec::new();
     for interval in intervals.iter().take(PLACES * 2) {
-        let mut page = Page::new(session.shape());
+        let mut page = Page::to_look_at(session.shape());
         let limits = PageLimits {
             rows: ROWS / PLACES,
             bytes: BYTES / PLACES,

@@ -133,7 +133,7 @@ async fn sample(
 ) -> Result<(Census, f64), StoreError> {
     let intervals = store.intervals(survey, SAMPLE_PLACES, false).await?;
     let mut session = store.session(survey).await?;
-    let mut page = Page::new(session.shape());
+    let mut page = Page::to_look_at(session.shape());
     let mut counter = Counter::new(Arc::clone(recipe), Depth::Open);
     let rows = (SAMPLE_ROWS / intervals.len().max(1)).max(1);
     let mut bytes = 0;

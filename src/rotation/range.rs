@@ -205,7 +205,7 @@ impl RangeWork {
     /// Remembers what is under the old key in an interval whose lost races were not made good, so that the sweep that finds it accuses
     /// no writer. A failure to look only means that it may.
     async fn note_left_behind(&self, session: &mut dyn Session, mut counter: Counter, interval: &Interval) {
-        let mut page = Page::new(session.shape());
+        let mut page = Page::to_look_at(session.shape());
         let mut cursor: Option<Key> = None;
         loop {
             match session.page(interval, cursor.as_ref(), self.shared.limits(), &mut page).await {

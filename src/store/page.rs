@@ -27,6 +27,7 @@ pub struct Page {
     bytes: Vec<u8>,
     cells: Vec<Span>,
     versions: Vec<RowVersion>,
+    for_swaps: bool,
 }
 
 /// The database's own name for this version of a row (PostgreSQL: `ctid` and `xmin`), where it has one.
@@ -46,14 +47,28 @@ struct Span {
 }
 
 impl Page {
-    /// An empty page.
+    /// An empty page, to make swaps of.
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
             bytes: Vec::new(),
             cells: Vec::new(),
             versions: Vec::new(),
+            for_swaps: true,
         }
+    }
+
+    /// An empty page that is only looked at: its rows come without their versions, so that a swap of them would lose its race.
+    pub fn to_look_at(shape: Shape) -> Self {
+        Self {
+            for_swaps: false,
+            ..Self::new(shape)
+        }
+    }
+
+    /// Whether rows come with their versions.
+    pub fn is_for_swaps(&self) -> bool {
+        self.for_swaps
     }
 
     /// Forgets the rows and keeps the memory.

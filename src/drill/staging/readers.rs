@@ -159,7 +159,7 @@ impl Reader {
         };
         for attempt in 0.. {
             let table = &mut self.tables[at];
-            let mut page = Page::new(table.session.shape());
+            let mut page = Page::to_look_at(table.session.shape());
             let limits = PageLimits {
                 rows: PAGE_ROWS,
                 bytes: PAGE_BYTES_MAX,

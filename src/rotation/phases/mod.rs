@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
                 let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
                     buffers: workshop.buffers(session)?,
                     counter: workshop.counter(Depth::Hint),
-                    page: Page::new(session.shape()),
+                    page: Page::to_look_at(session.shape()),
                     work: workshop.work.clone(),
                     counters: Counters::default(),
                 });
@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
             .crew("verify", self.readers, intervals, move |session| {
                 let labour: Box<dyn Labour<Piece = Interval, Yield = Census>> = Box::new(Verify {
                     counter: workshop.counter(Depth::Open),
-                    page: Page::new(session.shape()),
+                    page: Page::to_look_at(session.shape()),
                     work: workshop.work.clone(),
                 });
                 Ok(labour)

@@ -14,7 +14,7 @@ use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::identity::Met;
 use super::parameters::{self, add, context_class};
-use super::statements::{self, Parts};
+use super::statements::{self, Bounds, Parts};
 use super::tidy::{self, Tidy};
 use super::wide::{self, Width};
 use super::{late, types};
@@ -41,8 +41,8 @@ pub struct PostgresSession {
 enum StatementKey {
     Page {
         relation: String,
-        lower: bool,
-        upper: bool,
+        bounds: Bounds,
+        versions: bool,
         wide: bool,
     },
     Swap {
@@ -133,21 +133,23 @@ impl PostgresSession {
         page.clear();
         let lower = cursor.or(interval.after.as_ref());
         let upper = interval.upto.as_ref();
-        let key = StatementKey::Page {
-            relation: interval.relation.clone(),
+        let bounds = Bounds {
             lower: lower.is_some(),
             upper: upper.is_some(),
-            wide: self.width.is_wide(),
         };
-        let (has_lower, has_upper, is_wide) = (lower.is_some(), upper.is_some(), self.width.is_wide());
-        let bounds = usize::from(has_lower) + usize::from(has_upper);
-        let byte_parameter = bounds * self.survey.key.len() + 3;
+        let (versions, wide) = (page.is_for_swaps(), self.width.is_wide());
+        let key = StatementKey::Page {
+            relation: interval.relation.clone(),
+            bounds,
+            versions,
+            wide,
+        };
+        let bound_parts = (usize::from(bounds.lower) + usize::from(bounds.upper)) * self.survey.key.len();
         let text = self.text(key, |survey| {
-            let page = statements::page(survey, &interval.relation, has_lower, has_upper);
-            if is_wide {
-                wide::bounded(survey, &page, byte_parameter)
-            } else {
-                page
+            let page = statements::page(survey, &interval.relation, bounds, versions);
+            match wide {
+                true => wide::bounded(survey, &page, versions, bound_parts + 3),
+                false => page,
             }
         });
         let mut arguments = PgArguments::default();
@@ -159,7 +161,7 @@ impl PostgresSession {
             &mut arguments,
             i32::try_from(limits.value_bytes_max.min(PG_VALUE_BYTES_MAX)).unwrap_or(i32::MAX),
         )?;
-        if is_wide {
+        if wide {
             add(&mut arguments, i64::try_from(limits.bytes).unwrap_or(i64::MAX))?;
         }
 
@@ -269,7 +271,7 @@ impl SetWriter for PostgresSession {
     }
 }
 
-/// Copies a result row into the page: ctid, xmin, keys, contexts, then value or size of a larger one for each encrypted column.
+/// Copies a result row into the page: ctid and xmin if it wants them, keys, contexts, then value or size of a larger one for each encrypted column.
 fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::Error> {
     let wire = |at: usize| -> Result<Option<&[u8]>, sqlx::Error> {
         let value = row.try_get_raw(at)?;
@@ -279,16 +281,20 @@ fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::E
         value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
     };
     let malformed = || sqlx::Error::Protocol("unexpected ctid or xmin".to_owned());
-    let version = RowVersion {
-        tid: wire(0)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?,
-        xmin: wire(1)?
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u32::from_be_bytes)
-            .ok_or_else(malformed)?,
-    };
+    let mut at = 0;
+    let mut version = RowVersion::default();
+    if page.is_for_swaps() {
+        version = RowVersion {
+            tid: wire(0)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?,
+            xmin: wire(1)?
+                .and_then(|bytes| bytes.try_into().ok())
+                .map(u32::from_be_bytes)
+                .ok_or_else(malformed)?,
+        };
+        at = 2;
+    }
     page.begin_row(version);
     let mut scratch = [0; 8];
-    let mut at = 2;
     for column in &survey.key {
         page.push(types::cell(column.class, wire(at)?, &mut scratch));
         at += 1;

@@ -5,14 +5,21 @@ use std::fmt::Write as _;
 use crate::store::Witness;
 use crate::store::survey::{Column, ColumnClass, Survey};
 
+/// Which bounds a page has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    /// It begins behind a key.
+    pub lower: bool,
+    /// It ends with a key.
+    pub upper: bool,
+}
+
 /// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), then the row
-/// limit and the size limit of a value. Result: ctid, xmin, keys, contexts, then for each encrypted column its value, or else the size
-/// of a value above the limit.
-pub fn page(survey: &Survey, relation: &str, lower: bool, upper: bool) -> String {
-    let mut sql = String::from("SELECT t.ctid, t.xmin");
-    for key in &survey.key {
-        let _ = write!(sql, ", t.{}", key.sql_name);
-    }
+/// limit and the size limit of a value. Result: ctid and xmin if versions are wanted, keys, contexts, then for each encrypted column its
+/// value, or else the size of a value above the limit.
+pub fn page(survey: &Survey, relation: &str, Bounds { lower, upper }: Bounds, versions: bool) -> String {
+    let mut sql = String::from(if versions { "SELECT t.ctid, t.xmin, " } else { "SELECT " });
+    sql.push_str(&key_list(survey, "t."));
     for context in &survey.contexts {
         let cast = if context_type(context) == "text" { "::text" } else { "" };
         let _ = write!(sql, ", t.{}{cast}", context.sql_name);

@@ -6,8 +6,8 @@ use crate::store::survey::Survey;
 
 /// The statement of a page (`statements::page`), ended by the server after the row that passes the number of bytes in parameter
 /// `$bytes`. Sizes are read from the rows' headers: no large value is fetched for it.
-pub fn bounded(survey: &Survey, page: &str, bytes: usize) -> String {
-    let first = 2 + survey.key.len() + survey.contexts.len();
+pub fn bounded(survey: &Survey, page: &str, versions: bool, bytes: usize) -> String {
+    let first = if versions { 2 } else { 0 } + survey.key.len() + survey.contexts.len();
     let names: Vec<String> = (0..first + 2 * survey.values.len()).map(|at| format!("c{at}")).collect();
     let sizes: Vec<String> = (0..survey.values.len())
         .map(|at| format!("coalesce(octet_length(c{}), 0)::int8", first + 2 * at))
