@@ -400,6 +400,8 @@ async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
     let mut swaps = Swaps::new(1);
     let interval = whole(&survey);
     session.page(&interval, None, rows(100), &mut page).await.unwrap();
+    let mut looked_at = Page::to_look_at(session.shape());
+    session.page(&interval, None, rows(100), &mut looked_at).await.unwrap();
     crate::stores::toy::Toy.rewrite(&page, &mut swaps).unwrap();
     let mut waves = Waves::default();
     waves.whole(&swaps);
@@ -414,6 +416,10 @@ async fn a_row_that_somebody_holds_is_not_waited_for_twice() {
     let Writer::Set(writer) = session.writer() else {
         panic!("PostgreSQL takes sets");
     };
+    // A page that is only looked at names no versions, not even that of the row that somebody holds.
+    let unnamed = SetBatch { page: &looked_at, ..set };
+    let written = writer.swap_and_advance(&unnamed, Witness::Version).await.unwrap();
+    assert_eq!((written.rows, written.lost_races), (0, 9));
     let error = writer.swap_and_advance(&set, Witness::Version).await.unwrap_err();
     let lock_timeout = matches!(
         error,

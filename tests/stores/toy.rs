@@ -2,7 +2,7 @@
 //! anything else does not open. And the loop around a store, in its simplest form.
 
 use reseal::store::control::{Advance, Fence, Interval};
-use reseal::store::page::{Late, Page, Quarantined, Swaps, Tally};
+use reseal::store::page::{Late, Page, Quarantined, Shape, Swaps, Tally};
 use reseal::store::survey::Survey;
 use reseal::store::value::{Key, Kind};
 use reseal::store::waves::Waves;
@@ -177,14 +177,17 @@ pub async fn rotate(session: &mut dyn Session, interval: &Interval, limits: Page
     panic!("the interval does not end");
 }
 
-/// Every row's first context column, in the order of the pages.
+/// Every row's first context column, in the order of the pages. Pages that are only looked at have the same rows.
 pub async fn read_numbers(session: &mut dyn Session, interval: &Interval, limits: PageLimits) -> Vec<i64> {
     let mut page = Page::new(session.shape());
+    let mut looked_at = Page::to_look_at(session.shape());
     let mut numbers = Vec::new();
     let mut cursor = None;
     for _ in 0..BATCHES_MAX {
         let end = session.page(interval, cursor.as_ref(), limits, &mut page).await.unwrap();
         assert!(page.len() <= limits.rows);
+        let same_end = session.page(interval, cursor.as_ref(), limits, &mut looked_at).await.unwrap();
+        assert_eq!((same_end, cells(&looked_at)), (end, cells(&page)));
         numbers.extend((0..page.len()).map(|row| page.context(row, 0).as_int().unwrap()));
         if end == PageEnd::End {
             return numbers;
@@ -192,6 +195,20 @@ pub async fn read_numbers(session: &mut dyn Session, interval: &Interval, limits
         cursor = Some(page.owned_key(page.len() - 1));
     }
     panic!("the interval does not end");
+}
+
+/// Everything in a page but the versions of its rows.
+fn cells(page: &Page) -> Vec<(Kind, Vec<u8>)> {
+    let Shape { keys, contexts, values } = page.shape();
+    let of_row = |row| {
+        let keys = (0..keys).map(move |at| page.key(row, at));
+        let contexts = (0..contexts).map(move |at| page.context(row, at));
+        keys.chain(contexts).chain((0..values).map(move |at| page.value(row, at)))
+    };
+    (0..page.len())
+        .flat_map(of_row)
+        .map(|cell| (cell.kind, cell.bytes.to_vec()))
+        .collect()
 }
 
 /// A session on a surveyed table.
