@@ -198,6 +198,8 @@ pub struct Done {
     pub written: Written,
     /// What the values were.
     pub tally: Tally,
+    /// How long it waited for others.
+    pub waited: Duration,
 }
 
 /// An error of a batch: the database's, or the rewriter's refusal.
@@ -228,7 +230,7 @@ pub async fn run(
     buffers.committed = Written::default();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
     let outcome = if in_place {
-        run_in_place(shared, session, buffers, place, limits).await
+        run_in_place(session, buffers, place, limits).await
     } else {
         run_set(session, buffers, place, limits).await
     };
@@ -247,7 +249,9 @@ pub async fn run(
         Progress::add(&progress.rows_scanned, done.tally.rows);
         Progress::add(&progress.quarantined, done.tally.quarantined);
     }
-    shared.finish(sample, begun.elapsed()).await;
+    shared.waited(done.waited);
+    // While it waited for others, these had their turn.
+    shared.finish(sample, begun.elapsed().saturating_sub(done.waited)).await;
     Ok(done)
 }
 
@@ -317,6 +321,7 @@ async fn run_set(
         held: hold && buffers.committed.lost_races > 0,
         written: buffers.committed,
         tally: swaps.tally,
+        waited: Duration::ZERO,
     };
     Ok((done, sample))
 }
@@ -342,7 +347,6 @@ async fn seal(buffers: &mut Buffers) -> Result<(), RewriteStopped> {
 }
 
 async fn run_in_place(
-    shared: &Shared,
     session: &mut dyn Session,
     buffers: &mut Buffers,
     place: &Place<'_>,
@@ -369,7 +373,6 @@ async fn run_in_place(
         Err(StoreError::Rewriter) => return Err(BatchError::Refused),
         Err(error) => return Err(error.into()),
     };
-    shared.waited(batch.waited);
     // The turns of others say nothing about the size of a batch.
     let sample = Sample {
         database: writing.elapsed().saturating_sub(batch.waited),
@@ -384,6 +387,7 @@ async fn run_in_place(
         held: false,
         written: batch.written,
         tally: swaps.tally,
+        waited: batch.waited,
     };
     buffers.swaps = swaps;
     Ok((done, sample))

@@ -289,7 +289,7 @@ pub struct InPlaceBatch {
     pub written: Written,
     /// Bytes of the values read and written.
     pub bytes: usize,
-    /// How long it waited for other writers before it began.
+    /// How long it waited for others, before it began and before it could commit.
     pub waited: Duration,
 }
 

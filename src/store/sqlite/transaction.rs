@@ -28,20 +28,15 @@ impl<'c> WriteTransaction<'c> {
         Ok(Self { connection, waited })
     }
 
-    /// How long it waited for its turn.
-    pub(super) fn waited(&self) -> Duration {
-        self.waited
-    }
-
     /// Outside of WAL mode a commit waits until nobody reads; whoever comes meanwhile has to wait, too, so that its turn comes. On BUSY
-    /// the transaction is still open; dropping `self` ends it.
-    pub(super) fn commit(self) -> Result<(), StoreError> {
-        patiently(
+    /// the transaction is still open; dropping `self` ends it. Returns how long the transaction waited for others, at both ends.
+    pub(super) fn commit(self) -> Result<Duration, StoreError> {
+        let waited = patiently(
             self.connection,
             "COMMIT",
             "another program keeps reading the file, and its journal mode lets nobody commit meanwhile",
-        )
-        .map(drop)
+        )?;
+        Ok(self.waited + waited)
     }
 }
 
@@ -54,23 +49,25 @@ impl Drop for WriteTransaction<'_> {
     }
 }
 
-/// Runs a statement as soon as nobody is in its way. Returns how long that took.
+/// Runs a statement as soon as nobody is in its way. Returns how long it waited before.
 fn patiently(connection: &Connection, sql: &str, why: &str) -> Result<Duration, StoreError> {
     let patience = busy_timeout(connection)?;
     // SQLite's own handler must not wait inside.
     connection.busy_timeout(Duration::ZERO).map_err(from_sqlite)?;
     let begun = Instant::now();
+    let mut waited = Duration::ZERO;
     let outcome = loop {
         match run_cached(connection, sql) {
             Err(StoreError::Retry { .. }) if begun.elapsed() < patience => {
                 std::thread::sleep(rand::rng().random_range(POLL_MIN..=POLL_MAX));
+                waited = begun.elapsed();
             }
             outcome => break outcome,
         }
     };
     connection.busy_timeout(patience).map_err(from_sqlite)?;
     match outcome {
-        Ok(()) => Ok(begun.elapsed()),
+        Ok(()) => Ok(waited),
         Err(StoreError::Retry { class, code, .. }) => {
             let who = connection.path().and_then(|path| holders(Path::new(path)));
             let message = format!("{why}: {} waited", in_words(patience));
