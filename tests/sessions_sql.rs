@@ -246,6 +246,11 @@ fn a_database_that_is_read_only_refuses_and_one_that_refuses_a_row_stops_the_run
         assert!(said.contains("read-only") && said.contains("nothing was touched"), "{said}");
         assert_eq!(desk.count("SELECT count(*) FROM django_session"), 100);
 
+        let counted = command.arg("--dry-run").output().unwrap();
+        let said = String::from_utf8_lossy(&counted.stderr);
+        assert_eq!(counted.status.code(), Some(0), "counting writes nothing: {said}");
+        assert!(said.contains("100 sessions"), "{said}");
+
         desk.execute(
             "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF old.session_key = 'old-77' THEN RAISE 'secret of ada'; END IF; RETURN old; END $$;
@@ -258,6 +263,38 @@ fn a_database_that_is_read_only_refuses_and_one_that_refuses_a_row_stops_the_run
         }
         desk.execute("DROP TRIGGER keep ON django_session");
         assert_eq!(desk.invalidate("preset = \"django\"", "")["left"], 0);
+    }
+}
+
+/// Keys as bytes and as numbers are compared as the table compares them, and the rows need not lie by a rowid.
+#[test]
+fn keys_of_every_type_end_in_sqlite() {
+    for (table, keys) in [
+        ("CREATE TABLE s (id BLOB PRIMARY KEY, d TEXT)", "(x'00ff', 'x'), (x'01', 'x')"),
+        ("CREATE TABLE s (id INTEGER PRIMARY KEY, d TEXT)", "(7, 'x'), (-3, 'x')"),
+        (
+            "CREATE TABLE s (id NUMERIC UNIQUE, d TEXT)",
+            "(7, 'x'), (1.5, 'x'), ('a', 'x')",
+        ),
+        (
+            "CREATE TABLE s (id TEXT PRIMARY KEY, rowid TEXT, _rowid_ TEXT, oid TEXT)",
+            "('7', 1, 2, 3), ('b', 1, 2, 3)",
+        ),
+        (
+            "CREATE TABLE s (id TEXT COLLATE NOCASE PRIMARY KEY, d TEXT) WITHOUT ROWID",
+            "('a', 'x'), ('B', 'x')",
+        ),
+    ] {
+        let desk = Desk::all().swap_remove(0);
+        desk.execute(&format!("{table}; INSERT INTO s VALUES {keys}"));
+        let rows = desk.count("SELECT count(*) FROM s");
+        let ended = desk.invalidate("table = \"s\"\nkey = \"id\"", "");
+        assert_eq!(
+            (&ended["matched"], &ended["ended"], &ended["left"]),
+            (&rows.into(), &rows.into(), &0.into()),
+            "{table}"
+        );
+        assert_eq!(desk.count("SELECT count(*) FROM s"), 0, "{table}");
     }
 }
 

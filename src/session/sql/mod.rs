@@ -1,7 +1,8 @@
 //! Sessions in SQL tables: the rows that existed at the cut-off are deleted, or marked as revoked, in small batches by their key.
 //!
 //! One statement reads the keys of all these rows into a temporary table. That is what decides: a session that is created while the
-//! batches run is not among them, whatever its columns say. Each batch is a transaction of its own.
+//! batches run is not among them, whatever its columns say. Each batch is a transaction of its own. The temporary table is the
+//! database's, in a file where it grows: memory does not grow with the sessions.
 
 mod known;
 mod mark;
@@ -38,11 +39,14 @@ trait SessionTable: Send {
     /// Ends those with numbers above `from` up to `to`; gives how many rows that were.
     async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError>;
 
-    /// Counts those of the snapshot that are left.
+    /// Makes durable what was ended, and counts those of the snapshot that are left.
     async fn left(&mut self) -> Result<u64, StoreError>;
 
-    /// Counts the sessions that are there now and would be meant.
-    async fn present(&mut self) -> Result<u64, StoreError>;
+    /// Does what is due after a batch and holds up nobody.
+    async fn between_batches(&mut self) -> Result<(), StoreError>;
+
+    /// The database's time, and how many sessions there are now that would be meant. May be called first, too.
+    async fn present(&mut self) -> Result<(Timestamp, u64), StoreError>;
 }
 
 /// Ends the sessions of a table, all or those selected. `url` is `sqlite:PATH` or `postgres://…`.
@@ -54,7 +58,12 @@ pub async fn end_table_sessions(
     options: &EndingOptions,
 ) -> Result<Ended, SessionError> {
     let mut table = open(url, layout, &options.selection).await?;
-    let (cut_off, matched) = snapshot(table.as_mut()).await?;
+    // Nothing is kept of sessions that live on.
+    let (cut_off, matched) = if options.dry_run {
+        table.present().await?
+    } else {
+        snapshot(table.as_mut()).await?
+    };
     let decided_by = match (options.dry_run, options.selection.before) {
         (true, _) => DecidedBy::DryRun,
         (false, Some(_)) => DecidedBy::CreationColumn,
@@ -120,7 +129,7 @@ async fn end_snapshot(
         // A request that was under way has written its session back.
         run_batches(table, last, ended).await?;
     }
-    ended.created_since = table.present().await?.saturating_sub(ended.left);
+    ended.created_since = table.present().await?.1.saturating_sub(ended.left);
     Ok(())
 }
 
@@ -138,11 +147,8 @@ async fn run_batches(table: &mut dyn SessionTable, last: u64, ended: &mut Ended)
                 ended.ended += gone;
                 ended.slowest_batch = ended.slowest_batch.max(took);
                 (from, retries) = (from + rows, 0);
-                if took < TARGET / 2 {
-                    rows = (rows * 2).min(ROWS_MAX);
-                } else if took > TARGET {
-                    rows = (rows / 2).max(ROWS_MIN);
-                }
+                rows = rows_after(rows, took);
+                table.between_batches().await?;
             }
             Err(error) if error.is_retryable() && retries < RETRIES_MAX => {
                 retries += 1;
@@ -155,8 +161,16 @@ async fn run_batches(table: &mut dyn SessionTable, last: u64, ended: &mut Ended)
     Ok(())
 }
 
-/// How long a batch should take: half of what an application may notice.
-const TARGET: Duration = Duration::from_millis(50);
+/// How many rows the next batch has. Growing by half at most, it does not overshoot much where rows are suddenly slower.
+fn rows_after(rows: u64, took: Duration) -> u64 {
+    let fitting = u128::from(rows) * TARGET.as_micros() / took.as_micros().max(1);
+    let fitting = u64::try_from(fitting).unwrap_or(u64::MAX);
+    fitting.clamp(rows / 2, rows + rows / 2).clamp(ROWS_MIN, ROWS_MAX)
+}
+
+/// How long a batch should take. Others of the same database may wait for it, and from 100 ms on a user notices; much shorter, and the same
+/// pages of indexes are written again and again.
+const TARGET: Duration = Duration::from_millis(60);
 const ROWS_FIRST: u64 = 500;
 /// Below, statements cost more than rows.
 const ROWS_MIN: u64 = 50;

@@ -34,8 +34,7 @@ impl SessionTable for PostgresTable {
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
-        let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-        let now: i64 = sqlx::query_scalar(now)
+        let now: i64 = sqlx::query_scalar(NOW)
             .fetch_one(&mut *transaction)
             .await
             .map_err(store_error)?;
@@ -44,15 +43,12 @@ impl SessionTable for PostgresTable {
             fill = fill.bind(value);
         }
         let rows = fill.execute(&mut *transaction).await.map_err(store_error)?.rows_affected();
-        let index = format!("{}; ANALYZE reseal_sessions", statements.index);
-        sqlx::raw_sql(AssertSqlSafe(index))
+        sqlx::raw_sql("CREATE UNIQUE INDEX reseal_sessions_n ON reseal_sessions (n); ANALYZE reseal_sessions")
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
         transaction.commit().await.map_err(store_error)?;
-        let now =
-            Timestamp::from_millisecond(now).map_err(|_| StoreError::State("the server's clock is out of range".to_owned()))?;
-        Ok((now, rows))
+        Ok((time(now)?, rows))
     }
 
     async fn keys(&mut self, from: u64, to: u64) -> Result<Vec<(u64, String)>, StoreError> {
@@ -89,14 +85,26 @@ impl SessionTable for PostgresTable {
         Ok(u64::try_from(left).unwrap_or_default())
     }
 
-    async fn present(&mut self) -> Result<u64, StoreError> {
+    async fn between_batches(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn present(&mut self) -> Result<(Timestamp, u64), StoreError> {
+        let now: i64 = sqlx::query_scalar(NOW)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(store_error)?;
         let mut present = sqlx::query_scalar(AssertSqlSafe(self.statements.present.as_str()));
         for value in &self.statements.values {
             present = present.bind(value);
         }
         let present: i64 = present.fetch_one(&mut self.connection).await.map_err(store_error)?;
-        Ok(u64::try_from(present).unwrap_or_default())
+        Ok((time(now)?, u64::try_from(present).unwrap_or_default()))
     }
+}
+
+fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_millisecond(milliseconds).map_err(|_| StoreError::State("the server's clock is out of range".to_owned()))
 }
 
 fn limit(number: u64) -> i64 {
@@ -140,3 +148,6 @@ async fn resolve(connection: &mut PgConnection, layout: &TableLayout) -> Result<
     }
     Ok(names)
 }
+
+/// The server's clock, in milliseconds since 1970.
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -12,14 +13,21 @@ use super::statement::{Condition, Dialect, Names, Statements};
 use super::table::TableLayout;
 use crate::store::StoreError;
 use crate::store::ident::quote_ident;
-use crate::store::sqlite::{blocking, connect, from_sqlite};
+use crate::store::sqlite::{DatabaseFile, blocking, from_sqlite};
 
 pub(super) struct SqliteTable {
     /// Locked by one call at a time, on the blocking pool.
     state: Arc<Mutex<State>>,
+    /// The time of the batches whose pages are only in the write-ahead log.
+    logged: Duration,
+    /// A number that changes when another connection has written.
+    data_version: Option<i64>,
+    /// When that was noticed.
+    others_seen: Option<Instant>,
 }
 
 struct State {
+    file: DatabaseFile,
     connection: Connection,
     statements: Statements,
 }
@@ -29,18 +37,34 @@ impl SqliteTable {
         let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
         let layout = layout.clone();
         let state = blocking(move || {
-            let connection = connect(&path)?;
-            // Negative: in KiB.
-            connection
-                .pragma_update(None, "cache_size", -CACHE_KIB)
-                .map_err(from_sqlite)?;
+            let file = DatabaseFile::find(&path)?;
+            let connection = file.open()?;
+            file.sync_less(&connection)?;
+            for (setting, value) in [
+                // Negative: in KiB.
+                ("cache_size", -CACHE_KIB),
+                // The keys of what is to end lie in a file that has no name, for this user alone; in memory they would grow with
+                // the sessions.
+                ("temp_store", TEMP_STORE_FILE),
+                // Done between batches instead of at the end of whichever makes the log too long.
+                ("wal_autocheckpoint", 0),
+            ] {
+                connection.pragma_update(None, setting, value).map_err(from_sqlite)?;
+            }
             let names = resolve(&connection, &layout)?;
             let statements = Statements::new(Dialect::Sqlite, &names, &condition);
-            Ok(State { connection, statements })
+            Ok(State {
+                file,
+                connection,
+                statements,
+            })
         })
         .await?;
         Ok(Self {
             state: Arc::new(Mutex::new(state)),
+            logged: Duration::ZERO,
+            data_version: None,
+            others_seen: None,
         })
     }
 
@@ -56,6 +80,23 @@ impl SqliteTable {
         })
         .await
     }
+
+    /// Copies the write-ahead log into the database, if there is one.
+    async fn copy_log(&self) -> Result<(), StoreError> {
+        self.run(|connection, _| {
+            // PASSIVE waits for nobody and makes nobody wait; what a reader still needs stays for the next time. What was written
+            // meanwhile is copied, too: the log begins anew only when nothing in it is left to be copied.
+            let mut copy = connection.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?;
+            for _ in 0..COPIES_MAX {
+                let (in_log, copied): (i64, i64) = copy.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+                if in_log == copied {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -64,17 +105,12 @@ impl SessionTable for SqliteTable {
         let (now, rows) = self
             .run(|connection, statements| {
                 connection.execute_batch(&statements.make)?;
-                let now = connection.query_row("SELECT CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)", [], |row| {
-                    row.get(0)
-                })?;
+                let now = connection.query_row(NOW, [], |row| row.get(0))?;
                 let rows = connection.execute(&statements.fill, params_from_iter(&statements.values))?;
-                // An index of a temporary table is named after its schema.
-                connection.execute_batch("CREATE UNIQUE INDEX temp.reseal_sessions_n ON reseal_sessions (n)")?;
                 Ok((now, rows))
             })
             .await?;
-        let now = Timestamp::from_millisecond(now).map_err(|_| StoreError::State("the clock is out of range".to_owned()))?;
-        Ok((now, u64::try_from(rows).unwrap_or(u64::MAX)))
+        Ok((time(now)?, u64::try_from(rows).unwrap_or(u64::MAX)))
     }
 
     async fn keys(&mut self, from: u64, to: u64) -> Result<Vec<(u64, String)>, StoreError> {
@@ -104,27 +140,55 @@ impl SessionTable for SqliteTable {
 
     async fn end(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
         let (from, to) = (limit(from), limit(to));
+        let began = Instant::now();
         let rows = self
             .run(move |connection, statements| connection.prepare_cached(&statements.end)?.execute([from, to]))
             .await?;
+        self.logged += began.elapsed();
         Ok(u64::try_from(rows).unwrap_or(u64::MAX))
     }
 
     async fn left(&mut self) -> Result<u64, StoreError> {
+        self.copy_log().await?;
+        let state = Arc::clone(&self.state);
+        blocking(move || state.lock().unwrap_or_else(PoisonError::into_inner).file.settle()).await?;
         let left: i64 = self
             .run(|connection, statements| connection.query_row(&statements.left, [], |row| row.get(0)))
             .await?;
         Ok(u64::try_from(left).unwrap_or_default())
     }
 
-    async fn present(&mut self) -> Result<u64, StoreError> {
-        let present: i64 = self
+    async fn between_batches(&mut self) -> Result<(), StoreError> {
+        let version = self
+            .run(|connection, _| connection.pragma_query_value(None, "data_version", |row| row.get(0)))
+            .await?;
+        if self.data_version.replace(version).is_some_and(|before| before != version) {
+            self.others_seen = Some(Instant::now());
+        }
+        let is_shared = self.others_seen.is_some_and(|seen| seen.elapsed() < OTHERS_REMEMBERED);
+        if self.logged < LOG_TIME && !is_shared {
+            tokio::time::sleep(GAP).await;
+            return Ok(());
+        }
+        self.logged = Duration::ZERO;
+        self.copy_log().await
+    }
+
+    async fn present(&mut self) -> Result<(Timestamp, u64), StoreError> {
+        let (now, present): (i64, i64) = self
             .run(|connection, statements| {
-                connection.query_row(&statements.present, params_from_iter(&statements.values), |row| row.get(0))
+                let now = connection.query_row(NOW, [], |row| row.get(0))?;
+                let present =
+                    connection.query_row(&statements.present, params_from_iter(&statements.values), |row| row.get(0))?;
+                Ok((now, present))
             })
             .await?;
-        Ok(u64::try_from(present).unwrap_or_default())
+        Ok((time(now)?, u64::try_from(present).unwrap_or_default()))
     }
+}
+
+fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_millisecond(milliseconds).map_err(|_| StoreError::State("the clock is out of range".to_owned()))
 }
 
 fn limit(number: u64) -> i64 {
@@ -190,3 +254,22 @@ fn texts(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>,
 /// Sessions lie in indexes at random: what a batch changes of them should not be read anew for the next one. 64 MiB hold the indexes of
 /// a million.
 const CACHE_KIB: i64 = 64 * 1024;
+
+/// How much is written to the log before it is copied into the database: some ten thousands of pages. Much less, and the same pages of
+/// indexes are copied, and synced, again and again.
+const LOG_TIME: Duration = Duration::from_secs(2);
+
+/// Between two batches. SQLite has no queue: whoever waits for the file looks again now and then, and must find it free.
+const GAP: Duration = Duration::from_millis(8);
+
+/// The second copies what was written during the first, which is little.
+const COPIES_MAX: u32 = 3;
+
+/// An application whose own write finds the log long copies it before it goes on. So while one writes, nothing is left for it to copy
+/// but the last batch.
+const OTHERS_REMEMBERED: Duration = Duration::from_secs(10);
+
+/// As SQLite counts them: 1 is a file, 2 memory.
+const TEMP_STORE_FILE: i64 = 1;
+
+const NOW: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)";

@@ -29,7 +29,7 @@ pub(super) struct Names {
     pub(super) tenant: Option<String>,
     pub(super) created: Option<(String, CreatedAs)>,
     pub(super) revoked: Option<String>,
-    /// What rows lie on the disk by, where reading them in that order must be asked for: batches then touch each page once.
+    /// What rows lie on the disk by, where reading them in that order must be asked for: batches then touch each page of the table once.
     pub(super) storage_order: Option<&'static str>,
 }
 
@@ -37,10 +37,8 @@ pub(super) struct Names {
 pub(super) struct Statements {
     /// An empty temporary table with the type of the key.
     pub(super) make: String,
-    /// Reads the keys into it.
+    /// Reads the keys into it, and numbers them.
     pub(super) fill: String,
-    /// Makes it fast.
-    pub(super) index: String,
     /// Reads numbers and keys, the keys as text, with numbers above the first parameter up to the second.
     pub(super) keys: String,
     /// Ends the sessions with numbers above the first parameter up to the second.
@@ -139,17 +137,29 @@ impl Statements {
             .revoked
             .as_ref()
             .map_or(String::new(), |revoked| format!(" AND {revoked} IS NULL"));
-        let order = names.storage_order.map_or(String::new(), |order| format!("ORDER BY {order}"));
+        let order = names
+            .storage_order
+            .map_or(String::new(), |order| format!(" ORDER BY {order}"));
         let batch = format!(
             "{key} IN (SELECT k FROM {SNAPSHOT} WHERE n > {} AND n <= {})",
             parameter(1),
             parameter(2)
         );
         Self {
-            make: format!(
-                "CREATE TEMPORARY TABLE {SNAPSHOT} AS SELECT CAST(0 AS bigint) AS n, {key} AS k FROM {table} WHERE 1 = 0"
-            ),
-            fill: format!("INSERT INTO {SNAPSHOT} (n, k) SELECT row_number() OVER ({order}), {key} FROM {table}{terms}"),
+            make: match dialect {
+                Dialect::Postgres => format!(
+                    "CREATE TEMPORARY TABLE {SNAPSHOT} AS SELECT CAST(0 AS bigint) AS n, {key} AS k FROM {table} WHERE 1 = 0"
+                ),
+                // Without a type, so that keys stay what they are.
+                Dialect::Sqlite => format!("CREATE TEMPORARY TABLE {SNAPSHOT} (n INTEGER PRIMARY KEY, k)"),
+            },
+            fill: match dialect {
+                Dialect::Postgres => {
+                    format!("INSERT INTO {SNAPSHOT} (n, k) SELECT row_number() OVER (), {key} FROM {table}{terms}{order}")
+                }
+                // The numbers of an empty table count from 1.
+                Dialect::Sqlite => format!("INSERT INTO {SNAPSHOT} (k) SELECT {key} FROM {table}{terms}{order}"),
+            },
             keys: format!(
                 "SELECT n, {} FROM {SNAPSHOT} WHERE n > {} AND n <= {} ORDER BY n",
                 match dialect {
@@ -160,7 +170,6 @@ impl Statements {
                 parameter(1),
                 parameter(2)
             ),
-            index: format!("CREATE UNIQUE INDEX reseal_sessions_n ON {SNAPSHOT} (n)"),
             end: match &names.revoked {
                 None => format!("DELETE FROM {table} WHERE {batch}"),
                 Some(revoked) => {

@@ -15,14 +15,14 @@ use crate::store::StoreError;
 
 /// The database file as it is opened: always by its canonical path, so that lock and journal stand beside the real file.
 #[derive(Debug, Clone)]
-pub(super) struct DatabaseFile {
+pub(crate) struct DatabaseFile {
     pub(super) path: PathBuf,
     pub(super) busy_timeout: Duration,
 }
 
 impl DatabaseFile {
     /// Finds the file; a missing one is an error.
-    pub(super) fn find(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn find(path: &Path) -> Result<Self, StoreError> {
         let unusable = |message: String| StoreError::Unusable {
             database: format!("sqlite:{}", path.display()),
             message,
@@ -46,7 +46,7 @@ impl DatabaseFile {
     }
 
     /// A connection for reading and writing; SQLite itself falls back to reading where the file may not be written.
-    pub(super) fn open(&self) -> Result<Connection, StoreError> {
+    pub(crate) fn open(&self) -> Result<Connection, StoreError> {
         // Without URI and CREATE: a path is a path, and a file that went away is not made anew. A connection is used by one thread
         // at a time, which rusqlite's types enforce, so that SQLite need not take a mutex for each call.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -73,7 +73,7 @@ impl DatabaseFile {
 
     /// In WAL mode, lets this connection's commits reach the disk later: a power cut may undo the last of them, whole, and they are
     /// done again. [`settle`](Self::settle) makes them durable before anything is called finished. Elsewhere every commit is synced.
-    pub(super) fn sync_less(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(crate) fn sync_less(&self, connection: &Connection) -> Result<(), StoreError> {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(from_sqlite)?;
@@ -84,7 +84,7 @@ impl DatabaseFile {
     }
 
     /// Syncs the write-ahead log, if there is one.
-    pub(super) fn settle(&self) -> Result<(), StoreError> {
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
         let mut log = self.path.as_os_str().to_owned();
         log.push("-wal");
         // SQLite keeps no lock on this file that closing it again could drop.

@@ -33,8 +33,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::connect::DatabaseFile;
-pub(crate) use self::connect::blocking;
+pub(crate) use self::connect::{DatabaseFile, blocking};
 pub(crate) use self::error::from_sqlite;
 use self::statement::Dataset;
 use super::control::Interval;
