@@ -330,11 +330,17 @@ impl Desk {
             section: section.to_owned(),
             what,
         };
-        let config = format!("[database.main]\nurl = \"env:MARKS_URL\"\n[session.api]\n{}\n", desk.section);
-        let path = desk.path("reseal.toml");
+        desk.configure("");
+        desk
+    }
+
+    /// Writes the configuration, with more in its section.
+    fn configure(&self, more: &str) {
+        let section = &self.section;
+        let config = format!("[database.main]\nurl = \"env:MARKS_URL\"\n[session.api]\n{section}\n{more}\n");
+        let path = self.path("reseal.toml");
         fs::write(&path, config).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        desk
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -430,6 +436,47 @@ fn marks_lie_behind_now_and_never_move_backwards() {
         );
         desk.invalidate("--user 1 --tenant acme", 4);
     }
+}
+
+#[test]
+fn marks_that_no_living_token_needs_are_dropped_where_the_life_of_tokens_is_known() {
+    for (desk, _alive) in desks() {
+        let raise = |whose: &str, days: i64| {
+            let at = Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+            desk.raise(&format!("{whose} --before {at}"))
+        };
+        let kept = |whose: &str| !desk.invalidate(&format!("{whose} --dry-run"), 0)["previous"].is_null();
+        let everybody = raise("", 40);
+        for (whose, days) in [
+            ("--user old", 31),
+            ("--tenant old", 31),
+            ("--user young", 29),
+            ("--tenant young", 29),
+        ] {
+            raise(whose, days);
+        }
+        // Nobody says how long tokens live: any of them may still be out.
+        desk.raise("--user first");
+        assert!(kept("--user old") && kept("--tenant old"), "{}", desk.what);
+
+        desk.configure("token_lifetime = \"30d\"");
+        desk.invalidate("--user second --dry-run", 0);
+        assert!(kept("--user old"), "{}: a dry run wrote", desk.what);
+        desk.raise("--user second");
+        let left = [
+            "--user old",
+            "--tenant old",
+            "--user young",
+            "--tenant young",
+            "--user first",
+            "--user second",
+        ]
+        .map(kept);
+        assert_eq!(left, [false, false, true, true, true, true], "{}", desk.what);
+        assert_eq!(raise("", 50), everybody, "{}: everybody's mark stays, however old", desk.what);
+    }
+    let wrong = Desk::new("configuration", String::new(), "file = \"a\"\ntoken_lifetime = \"soon\"");
+    wrong.invalidate("", 3);
 }
 
 #[test]

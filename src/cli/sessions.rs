@@ -43,7 +43,8 @@ enum SessionsCommand {
 ///
 /// Tokens that are stored nowhere (tokens = true, or file = "…") end by a "not before" mark: whoever verifies one rejects it when it
 /// was issued (iat) before the mark of everybody, of its tenant or of its user. A mark is a whole second, lies behind the present one
-/// and the clock_skew of the configuration, never moves backwards, and the command waits until it has passed.
+/// and the clock_skew of the configuration, never moves backwards, and the command waits until it has passed. With token_lifetime in the
+/// configuration, marks of tenants and users that no living token needs any more are dropped.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InvalidateArgs {

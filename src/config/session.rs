@@ -47,6 +47,8 @@ pub enum SessionPlace {
         marks: MarksAt,
         /// How far clocks of issuers may be ahead.
         clock_skew: Duration,
+        /// How long tokens live at most.
+        token_lifetime: Option<Duration>,
     },
 }
 
@@ -57,8 +59,6 @@ pub enum MarksAt {
     File {
         /// The file.
         path: PathBuf,
-        /// How long tokens live at most.
-        token_lifetime: Option<Duration>,
     },
     /// In a Redis hash.
     Redis {
@@ -150,14 +150,7 @@ fn tokens_place(
         }
     };
     let marks = match (file, redis, database) {
-        (Some(path), None, None) => {
-            let lifetime = section.duration("token_lifetime")?;
-            MarksAt::File {
-                path,
-                // A time of a configuration is positive.
-                token_lifetime: lifetime.map(|lifetime| lifetime.unsigned_abs()),
-            }
-        }
+        (Some(path), None, None) => MarksAt::File { path },
         (None, Some(url), None) => MarksAt::Redis {
             url,
             cluster: section.flag("cluster")?.unwrap_or(false),
@@ -173,7 +166,13 @@ fn tokens_place(
             return Err(section.wrong("file", why));
         }
     };
-    Ok(SessionPlace::Tokens { marks, clock_skew })
+    let lifetime = section.duration("token_lifetime")?;
+    Ok(SessionPlace::Tokens {
+        marks,
+        clock_skew,
+        // A time of a configuration is positive.
+        token_lifetime: lifetime.map(|lifetime| lifetime.unsigned_abs()),
+    })
 }
 
 fn redis_layout(section: &mut Section<'_>, preset: Option<&str>) -> Result<RedisLayout, ConfigFault> {

@@ -1,5 +1,7 @@
 //! A store of sessions, whatever it is: what a rotation asks of it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
@@ -30,7 +32,9 @@ pub enum SessionStore {
         /// Where their marks are kept.
         place: MarkPlace,
         /// How far clocks of issuers may be ahead.
-        clock_skew: std::time::Duration,
+        clock_skew: Duration,
+        /// How long tokens live at most.
+        token_lifetime: Option<Duration>,
     },
 }
 
@@ -40,7 +44,13 @@ impl SessionStore {
         match self {
             Self::Redis { server, layout } => redis::check(server, layout).await,
             Self::Table { url, layout } => sql::check(url, layout).await,
-            Self::Tokens { place, clock_skew } => raise_mark(place, &marking(*clock_skew, None, true), now).await.map(drop),
+            Self::Tokens { place, clock_skew, .. } => {
+                let marking = MarkOptions {
+                    dry_run: true,
+                    ..marking(*clock_skew)
+                };
+                raise_mark(place, &marking, now).await.map(drop)
+            }
         }
     }
 
@@ -62,8 +72,12 @@ impl SessionStore {
         match self {
             Self::Redis { server, layout } => redis::cut(server, layout, salt).await,
             Self::Table { url, layout } => sql::cut(url, layout, salt).await,
-            Self::Tokens { place, clock_skew } => {
-                let marked = raise_mark(place, &marking(*clock_skew, None, true), now).await?;
+            Self::Tokens { place, clock_skew, .. } => {
+                let marking = MarkOptions {
+                    dry_run: true,
+                    ..marking(*clock_skew)
+                };
+                let marked = raise_mark(place, &marking, now).await?;
                 Ok(CutOff {
                     at: Timestamp::from_second(marked.not_before).unwrap_or(Timestamp::MAX),
                     decided_by: DecidedBy::Mark,
@@ -79,8 +93,17 @@ impl SessionStore {
         match self {
             Self::Redis { server, layout } => redis::end_known(server, layout, cut_off).await,
             Self::Table { url, layout } => sql::end_known(url, layout, cut_off).await,
-            Self::Tokens { place, clock_skew } => {
-                raise_mark(place, &marking(*clock_skew, Some(cut_off.at), false), now).await?;
+            Self::Tokens {
+                place,
+                clock_skew,
+                token_lifetime,
+            } => {
+                let marking = MarkOptions {
+                    at: Some(cut_off.at),
+                    token_lifetime: *token_lifetime,
+                    ..marking(*clock_skew)
+                };
+                raise_mark(place, &marking, now).await?;
                 Ok(Ended::new(cut_off.at, DecidedBy::Mark))
             }
         }
@@ -88,12 +111,13 @@ impl SessionStore {
 }
 
 /// The mark of everybody.
-fn marking(clock_skew: std::time::Duration, at: Option<Timestamp>, dry_run: bool) -> MarkOptions {
+fn marking(clock_skew: Duration) -> MarkOptions {
     MarkOptions {
         scope: MarkScope::All,
-        at,
+        at: None,
         clock_skew,
-        dry_run,
+        dry_run: false,
         lock_wait: MARK_LOCK_WAIT,
+        token_lifetime: None,
     }
 }

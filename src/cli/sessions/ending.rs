@@ -98,13 +98,18 @@ fn end_store(
     let ended = match store_of(&session.place, context)? {
         SessionStore::Redis { server, layout } => runtime.block_on(end_redis_sessions(&server, &layout, options))?,
         SessionStore::Table { url, layout } => runtime.block_on(end_table_sessions(&url, &layout, options))?,
-        SessionStore::Tokens { place, clock_skew } => {
+        SessionStore::Tokens {
+            place,
+            clock_skew,
+            token_lifetime,
+        } => {
             let marking = MarkOptions {
                 scope: MarkScope::of(&options.selection)?,
                 at: options.selection.before,
                 clock_skew,
                 dry_run: options.dry_run,
                 lock_wait: MARK_LOCK_WAIT,
+                token_lifetime,
             };
             let marked = runtime.block_on(raise_mark(&place, &marking, context.now))?;
             tell_mark(&session.name, &marked, options.dry_run, context);
@@ -138,19 +143,21 @@ pub(in crate::cli) fn store_of(place: &SessionPlace, context: &mut Context<'_>) 
             url: read_url(url, context)?,
             layout: layout.clone(),
         },
-        SessionPlace::Tokens { marks, clock_skew } => SessionStore::Tokens {
+        SessionPlace::Tokens {
+            marks,
+            clock_skew,
+            token_lifetime,
+        } => SessionStore::Tokens {
             place: mark_place(marks, context)?,
             clock_skew: *clock_skew,
+            token_lifetime: *token_lifetime,
         },
     })
 }
 
 fn mark_place(marks: &MarksAt, context: &mut Context<'_>) -> Result<MarkPlace, CliError> {
     Ok(match marks {
-        MarksAt::File { path, token_lifetime } => MarkPlace::File {
-            path: path.clone(),
-            token_lifetime: *token_lifetime,
-        },
+        MarksAt::File { path } => MarkPlace::File { path: path.clone() },
         MarksAt::Redis {
             url,
             cluster,

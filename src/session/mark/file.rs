@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -78,9 +77,9 @@ impl Marks {
         self
     }
 
-    /// Drops marks of tenants and users from before a time, and those that everybody's mark covers.
-    fn drop_before(&mut self, time: i64) {
-        let floor = time.max(self.all);
+    /// Drops the marks of tenants and users up to this second, and those that everybody's mark covers.
+    fn drop_spent(&mut self, until: i64) {
+        let floor = until.max(self.all);
         self.tenants.retain(|_, mark| *mark > floor);
         self.users.retain(|_, mark| *mark > floor);
     }
@@ -102,12 +101,7 @@ impl Marks {
     }
 }
 
-pub(super) fn raise(
-    path: &Path,
-    token_lifetime: Option<Duration>,
-    options: &MarkOptions,
-    now: Timestamp,
-) -> Result<Marked, SessionError> {
+pub(super) fn raise(path: &Path, options: &MarkOptions, now: Timestamp) -> Result<Marked, SessionError> {
     let failed = |fault: FileFault| SessionError::File(fault);
     let place = Place::at(path).map_err(|error| failed(FileFault::Folder(error)))?.public();
     let _lock = Lock::take(&place, options.lock_wait).map_err(|fault| failed(FileFault::Lock(fault)))?;
@@ -127,10 +121,8 @@ pub(super) fn raise(
         return Ok(marked);
     }
     marks.set(&options.scope, not_before);
-    if let Some(lifetime) = token_lifetime {
-        let skew = i64::try_from(options.clock_skew.as_secs()).unwrap_or(i64::MAX);
-        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX).saturating_add(skew);
-        marks.drop_before(now.as_second().saturating_sub(lifetime));
+    if let Some(spent) = options.spent_until(now) {
+        marks.drop_spent(spent);
     }
     let mut text = serde_json::to_vec_pretty(&marks).map_err(|_| SessionError::Marks(MarksFault::Malformed))?;
     text.push(b'\n');

@@ -36,9 +36,6 @@ pub enum MarkPlace {
     File {
         /// The file.
         path: PathBuf,
-        /// How long tokens live at most. A mark that is older ends nothing any more, and is dropped when the file is next written;
-        /// without it marks stay for good, because nobody knows which token is still out.
-        token_lifetime: Option<Duration>,
     },
     /// A Redis hash with fields `all`, `tenant:NAME` and `user:NAME`, each a number of seconds since 1970.
     Redis {
@@ -69,6 +66,9 @@ pub struct MarkOptions {
     pub dry_run: bool,
     /// How long another writer of a file is waited for.
     pub lock_wait: Duration,
+    /// How long tokens live at most. A mark of a user or tenant that is older ends nothing any more, and is dropped when another mark
+    /// is raised; without it marks stay for good, because nobody knows which token is still out.
+    pub token_lifetime: Option<Duration>,
 }
 
 /// A mark that stands.
@@ -119,7 +119,7 @@ impl MarkScope {
 /// `now` is this machine's clock: that of a mark in a file. Cancelled while it waits, the mark stands.
 pub async fn raise_mark(place: &MarkPlace, options: &MarkOptions, now: impl Fn() -> Timestamp) -> Result<Marked, SessionError> {
     let marked = match place {
-        MarkPlace::File { path, token_lifetime } => file::raise(path, *token_lifetime, options, now())?,
+        MarkPlace::File { path } => file::raise(path, options, now())?,
         MarkPlace::Redis { server, key } => redis::raise_mark(server, key, options).await?,
         MarkPlace::Table { url, table } => sql::raise_mark(url, table, options).await?,
     };
@@ -147,6 +147,16 @@ impl MarkOptions {
     }
 }
 
+impl MarkOptions {
+    /// The second up to which a mark ends no token that may still live, by a store whose clock says `now`: whatever was issued before
+    /// it has expired, also for a verifier whose clock is behind.
+    pub(super) fn spent_until(&self, now: Timestamp) -> Option<i64> {
+        let lifetime = self.token_lifetime?.saturating_add(self.clock_skew);
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        Some(now.as_second().saturating_sub(seconds))
+    }
+}
+
 impl Marked {
     /// How long it takes, from when it was set, until tokens that are issued live again.
     fn until_passed(&self) -> Duration {
@@ -164,6 +174,9 @@ const NAME_BYTES_MAX: usize = 512;
 
 /// The largest clock skew that can be configured, and a second.
 const WAIT_MAX: Duration = Duration::from_secs(61);
+
+/// Marks that are dropped at once: what is left goes with the next.
+pub(super) const SPENT_DROPPED_MAX: u32 = 10_000;
 
 /// How long another writer of a file of marks is waited for.
 pub const MARK_LOCK_WAIT: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::session::SessionError;
-use crate::session::mark::{MarkOptions, Marked};
+use crate::session::mark::{MarkOptions, Marked, SPENT_DROPPED_MAX};
 use crate::store::StoreError;
 use crate::store::ident::quote_ident;
 use crate::store::postgres::{connect as connect_postgres, store_error};
@@ -89,6 +89,18 @@ async fn raise_in_postgres(url: &str, table: &str, options: &MarkOptions) -> Res
     .await
     .map_err(store_error)?;
     transaction.commit().await.map_err(store_error)?;
+    if let Some(spent) = options.spent_until(now) {
+        // A mark that somebody is raising is left alone, and nobody waits for it.
+        let drop_spent = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (
+                 SELECT ctid FROM {table} WHERE scope <> 'all' AND not_before <= $1 LIMIT {SPENT_DROPPED_MAX} FOR UPDATE SKIP LOCKED))"
+        );
+        // The mark stands. A user of the database who may not drop others keeps them.
+        let _ = sqlx::query(AssertSqlSafe(drop_spent))
+            .bind(spent)
+            .execute(&mut connection)
+            .await;
+    }
     Ok(Marked {
         not_before,
         previous,
@@ -145,6 +157,13 @@ fn raise_on(
                 params![scope, name, not_before],
             )
             .map_err(from_sqlite)?;
+        if let Some(spent) = options.spent_until(now) {
+            let drop_spent = format!(
+                "DELETE FROM {table} WHERE (scope, name) IN (
+                     SELECT scope, name FROM {table} WHERE scope <> 'all' AND not_before <= ?1 LIMIT {SPENT_DROPPED_MAX})"
+            );
+            transaction.execute(&drop_spent, [spent]).map_err(from_sqlite)?;
+        }
         transaction.commit().map_err(from_sqlite)?;
     }
     Ok(Ok(Marked {
