@@ -22,7 +22,7 @@ use crate::session::RedisServer;
 /// any PostgreSQL database. Starts instances of an application as processes of their own, each with its own copy of the keyring, that
 /// read and write it and report which keys they use; runs `reseal rotate KEYSET` on it, whose gates wait for them; and does harm on purpose meanwhile (--faults). Every value read is compared
 /// with what was written; at the end so is every row. Users log in, come back and log out all along: none may be logged out by accident,
-/// and with --compromised no session of before may live on.
+/// and with --compromised the rotation ends sessions: none of before may live on, and each of after its cut-off must.
 ///
 /// Exit 0 only if no read failed, no write was lost, no value is left under the old key, every probe succeeded and every threshold was
 /// kept; 7 otherwise. Leaves nothing behind unless it failed.
@@ -60,7 +60,7 @@ pub struct DrillArgs {
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     writes_per_second: u32,
 
-    /// Rehearse that the key has leaked: the old key becomes compromised, and every session of before ends
+    /// Rehearse that the key has leaked: the old key becomes compromised, and the rotation ends every session of before
     #[arg(long)]
     pub(super) compromised: bool,
 
@@ -70,8 +70,8 @@ pub struct DrillArgs {
 
     /// Harm on purpose: kill, pause, cut (PostgreSQL), replace, lag; or all, or none
     ///
-    /// kill: kill -9 of the rotation, a reader and a writer. pause: SIGSTOP and SIGCONT of them. cut: connections cut inside
-    /// transactions. replace: a keyring file replaced by half of it, nothing, or an older version while it is read. lag: an instance
+    /// kill: kill -9 of the rotation (while it ends sessions, too), a reader and a writer. pause: SIGSTOP and SIGCONT of them. cut:
+    /// connections cut inside transactions. replace: a keyring file replaced by half of it, nothing, or an older version while it is read. lag: an instance
     /// that never gets the new key.
     #[arg(long, default_value = "kill,replace", value_name = "LIST")]
     pub(super) faults: Faults,

@@ -85,22 +85,13 @@ impl<'a> Operator<'a> {
         arguments.extend(words(&["--expect-instances", &order.instances.to_string()]));
         arguments.extend(words(&["--gate-timeout", &format!("{}s", order.gate_timeout.as_secs())]));
         if order.compromised {
-            // Its sessions the operator has ended just before, by a command of its own.
-            arguments.extend(words(&["--compromised", "--no-sessions"]));
+            arguments.extend(words(&["--compromised"]));
         }
         let mut variables = self.variables();
         if order.sabotage == Some(Sabotage::PromoteBeforeAcknowledgement) {
             variables.push((OPEN_GATES, "1"));
         }
         self.start(arguments, &variables)
-    }
-
-    /// Ends the sessions that exist.
-    pub fn end_sessions(&mut self, cancel: &Cancel) -> Result<Ended, DrillError> {
-        let mut arguments = words(&["sessions", "invalidate", "--json", "--yes", "--config"]);
-        arguments.push(self.stage.config_file().into());
-        let variables = self.variables();
-        self.start(arguments, &variables)?.wait(COMMAND_PATIENCE, cancel)
     }
 
     /// As an operator's shell has them: a password on the command line would be everybody's.
@@ -259,6 +250,14 @@ impl Ended {
         Some(format!(
             "{who} did not load revision {revision} of the keyset within {waited:.0} s: {consequence}"
         ))
+    }
+
+    /// The stores of sessions of which it does not say that nothing is left.
+    pub fn sessions_not_ended(&self) -> Vec<String> {
+        let stores = self.document["sessions"].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let is_left = |store: &Value| store["state"] != "ended" || store["left"].as_u64().is_some_and(|left| left > 0);
+        let left = stores.filter(|store| is_left(store));
+        left.filter_map(|store| store["name"].as_str().map(str::to_owned)).collect()
     }
 
     /// The instances that a gate named as gone, because their lease had ended.

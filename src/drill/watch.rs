@@ -6,6 +6,7 @@ use super::DrillError;
 use super::stage::Stage;
 use crate::rotation::protocol::Phase;
 use crate::store::control::PlanStatus;
+use crate::store::ledger::ending::{EndingRecord, Endings};
 use crate::store::ledger::rotation::Rotations;
 use crate::store::{self, Control, Store, StoreError};
 
@@ -33,6 +34,8 @@ pub struct Position {
     pub plan: Option<String>,
     /// Rows that it has worked through and committed.
     pub rows: u64,
+    /// The cut-offs of sessions that are on record, and how their end stands.
+    pub endings: Vec<EndingRecord>,
     /// Whether no pass that has begun has rows before it: sweeps and verification follow.
     pub is_swept: bool,
 }
@@ -82,6 +85,7 @@ impl Watch {
                     None => return Ok(None),
                 },
             };
+            let endings = Endings::of(&mut **control).list(&record.id).await?;
             let mut plans = control.plans().await?;
             plans.retain(|plan| !before.contains(&plan.identity.id));
             let mut rows = 0;
@@ -90,6 +94,7 @@ impl Watch {
             }
             Ok(Some(Position {
                 rotation: record.id,
+                endings,
                 generation: record.generation,
                 // A word that this version does not know is none that this version wrote.
                 phase: Phase::parse(&record.phase).unwrap_or(Phase::Introduce),
@@ -110,6 +115,21 @@ impl Position {
             Phase::ReEncrypt if self.is_swept => "sweep",
             phase => phase.as_str(),
         }
+    }
+
+    /// Whether a cut-off of sessions is on record: whoever logs in from now on stays.
+    pub fn is_cut_off(&self) -> bool {
+        !self.endings.is_empty()
+    }
+
+    /// Whether sessions of before a cut-off are being ended.
+    pub fn is_ending_sessions(&self) -> bool {
+        self.endings.iter().any(|ending| ending.ended_at.is_none())
+    }
+
+    /// The cut-offs, by the clocks of their stores.
+    pub fn cut_offs(&self) -> Vec<i64> {
+        self.endings.iter().map(|ending| ending.cut_off_us).collect()
     }
 
     /// Whether all values have been moved once and are being proven.

@@ -19,8 +19,7 @@ fn heavy_a_key_that_leaked_takes_the_sessions_of_before_with_it_and_no_others() 
 fn heavy_on_postgres_with_sessions_in_redis_a_leaked_key_takes_them_with_it() {
     let Some(database) = postgres() else { return };
     let Some(server) = private_redis() else { return };
-    // No kill of the rotation: what lost its race in the batch before it is then taken for forged, and the verdict says so.
-    let mine = ["--compromised", "--sessions", "env:SESSIONS_URL", "--faults", "replace"];
+    let mine = ["--compromised", "--sessions", "env:SESSIONS_URL"];
     let arguments = [&SMALL[..], &mine].concat();
     let drilled = drill_with(Some(&database), &arguments, &[("SESSIONS_URL", server.url())]);
     drilled.assert_good();
@@ -48,4 +47,14 @@ fn assert_ended(drilled: &Drilled, store: &str) {
     // Two hundred were logged in when it began, and some of them had logged out by themselves.
     assert!(sessions["ended"].as_u64().unwrap() > 50, "{sessions}");
     assert!(sessions["old_dead_after_seconds"].as_f64().is_some(), "{sessions}");
+    // The rotation died when it had taken their cut-off, and kept it.
+    let faults = drilled.document["faults"].as_array().unwrap();
+    let killed = faults
+        .iter()
+        .find(|fault| fault["name"] == "kill -9 of the rotation while it ended sessions");
+    let outcome = killed.and_then(|fault| fault["outcome"].as_str()).unwrap_or_default();
+    assert!(
+        outcome.contains("it ended the sessions of that cut-off and no others"),
+        "{faults:?}"
+    );
 }

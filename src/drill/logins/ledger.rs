@@ -1,7 +1,7 @@
 //! What the users know of their sessions, and what must have become of each. Knows no store and no clock.
 //!
-//! A session is *old* when it was there before anybody could end sessions, and *new* when its login began after the last moment at which
-//! anybody did. Between the two it may live or be gone. Where nobody ends any, all are new.
+//! A session is *old* when it was there before anybody could end sessions, and *new* when its login began after their cut-off was on
+//! record. Between the two it may live or be gone. Where nobody ends any, all are new.
 
 use std::collections::HashSet;
 
@@ -53,7 +53,7 @@ pub struct Ledger {
     /// Sessions of which it is not known whether they are there: the reply was lost.
     uncertain: HashSet<String>,
     may_end: Option<Moment>,
-    have_ended: Option<Moment>,
+    cut_off: Option<Moment>,
     old_gone: Option<Moment>,
     report: LoginReport,
 }
@@ -65,7 +65,7 @@ impl Ledger {
             live: Vec::new(),
             uncertain: HashSet::new(),
             may_end: None,
-            have_ended: None,
+            cut_off: None,
             old_gone: None,
             report: LoginReport {
                 store: store.to_owned(),
@@ -87,9 +87,9 @@ impl Ledger {
         self.may_end.get_or_insert(at);
     }
 
-    /// After this moment nobody does any more. Only the first call counts.
-    pub fn have_ended(&mut self, at: Moment) {
-        self.have_ended.get_or_insert(at);
+    /// At this moment it was on record which sessions end; no later one is among them. Only the first call counts.
+    pub fn cut_off(&mut self, at: Moment) {
+        self.cut_off.get_or_insert(at);
     }
 
     /// Whether it is still to be seen that the old sessions are gone.
@@ -213,9 +213,9 @@ impl Ledger {
     }
 
     fn is_new(&self, login: &Login) -> bool {
-        match (self.may_end, self.have_ended) {
+        match (self.may_end, self.cut_off) {
             (None, _) => true,
-            (Some(_), ended) => ended.is_some_and(|at| login.begun > at),
+            (Some(_), cut_off) => cut_off.is_some_and(|at| login.begun > at),
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
     fn after_a_leak_old_sessions_are_gone_and_new_ones_stay() {
         let mut ledger = with(&[("old", 1), ("between", 20), ("new", 40)]);
         ledger.may_end(10);
-        ledger.have_ended(30);
+        ledger.cut_off(30);
         ledger.saw(&ids(&["between", "new"]), 10 + 2_000_000_000);
         let report = ledger.settle(&ids(&["new"]), 50);
         assert_eq!((report.lost, report.left, report.ended), (0, 0, 2));
@@ -291,7 +291,7 @@ mod tests {
 
         let mut ledger = with(&[("old", 1), ("new", 40)]);
         ledger.may_end(10);
-        ledger.have_ended(30);
+        ledger.cut_off(30);
         ledger.saw(&ids(&["old", "new"]), 20);
         let report = ledger.settle(&ids(&["old"]), 50);
         assert_eq!((report.lost, report.left, report.ended), (1, 1, 0));

@@ -64,9 +64,9 @@ impl Logins {
         lock(&self.ledger).may_end(at);
     }
 
-    /// Nobody ends any more: whoever logs in from now on stays.
-    pub fn have_ended(&self, at: Moment) {
-        lock(&self.ledger).have_ended(at);
+    /// The cut-off is on record: whoever logs in from now on stays.
+    pub fn cut_off(&self, at: Moment) {
+        lock(&self.ledger).cut_off(at);
     }
 
     /// Ends one session behind the users' backs: for sabotage.

@@ -12,7 +12,6 @@ use crate::drill::instance::Work;
 use crate::drill::nemesis::FaultKind;
 use crate::drill::operator::Run;
 use crate::drill::report::seconds;
-use crate::drill::sabotage::Sabotage;
 use crate::drill::verdict::Finding;
 use crate::drill::watch::Position;
 use crate::rotation::protocol::Phase;
@@ -55,34 +54,19 @@ impl Script<'_> {
             return Ok(());
         }
         rollout.times += 1;
+        if rollout.times == 2 && self.settings.compromised {
+            // The new key is primary. Sessions end once every instance says so, which none can yet.
+            scene.logins.may_end(now());
+        }
         if rollout.times == 2 && self.settings.faults.contains(FaultKind::Replace) {
             scene
                 .nemesis
                 .replace_keyrings(&scene.fleet, (&rollout.handed_out, &keyring), self.cancel)?;
         }
-        if rollout.times == 2 && self.settings.compromised {
-            scene.logins.may_end(now());
-            self.end_sessions(scene)?;
-        }
         scene.fleet.deploy(rollout.times == 1, self.cancel)?;
         rollout.handed_out = keyring;
         if rollout.times == 1 && scene.fleet.has(LAGGARD) {
             rollout.lagging_since = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    /// The key that signs, and seals, is another one; whatever the leaked one made must end before a value is moved.
-    fn end_sessions(&mut self, scene: &mut Scene<'_, '_>) -> Result<(), DrillError> {
-        if self.settings.sabotage == Some(Sabotage::SessionsForgotten) {
-            return Ok(());
-        }
-        let ended = scene.operator.end_sessions(self.cancel)?;
-        if !ended.succeeded() {
-            self.findings.push(Finding::new(
-                "command-failed",
-                format!("reseal sessions invalidate failed: {}", ended.why()),
-            ));
         }
         Ok(())
     }

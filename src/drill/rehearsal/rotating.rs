@@ -8,7 +8,7 @@ use super::timeline::Timeline;
 use super::{Scene, Script};
 use crate::drill::DrillError;
 use crate::drill::clock::now;
-use crate::drill::nemesis::Demand;
+use crate::drill::nemesis::{Demand, FaultKind};
 use crate::drill::operator::{Ended, Order, Run};
 use crate::drill::sabotage::{BlindRewriter, Sabotage};
 use crate::drill::verdict::Finding;
@@ -22,6 +22,8 @@ struct Rotating<'s> {
     timeline: Timeline,
     rollout: Rollout,
     killed: Vec<Position>,
+    /// The cut-offs of sessions that were on record when it was killed while it ended them.
+    cut_offs: Option<Vec<i64>>,
     blind: Option<BlindRewriter>,
     /// Sabotage: the old key was taken from readers.
     is_retired: bool,
@@ -52,6 +54,7 @@ impl Script<'_> {
             timeline: Timeline::new(self.origin),
             rollout: Rollout::new(scene)?,
             killed: Vec::new(),
+            cut_offs: None,
             blind: None,
             is_retired: false,
             is_lost: false,
@@ -80,6 +83,7 @@ impl Script<'_> {
         for at in std::mem::take(&mut rotating.killed) {
             self.resumption(rows + writes, &at, position.as_ref(), scene);
         }
+        self.judge_sessions(&ended, &rotating, position.as_ref(), scene);
         for name in ended.gone() {
             let (instance, _) = name.split_once('/').unwrap_or((&name, ""));
             let outcome = "its lease ended, and the rotation named it as gone";
@@ -117,8 +121,11 @@ impl Script<'_> {
             if !position.phase.is_end() && rotating.timeline.sees(position.doing(), now()) {
                 (self.say)(position.doing());
             }
-            if position.phase == Phase::ReEncrypt {
-                scene.logins.have_ended(now());
+            if position.is_cut_off() {
+                scene.logins.cut_off(now());
+            }
+            if self.kill_while_sessions_end(scene, rotating, run, &position)? {
+                return Ok(true);
             }
             self.judge_laggard(scene, &mut rotating.rollout, run, &position)?;
             self.break_on_purpose(scene, rotating, &position, old)?;
@@ -141,6 +148,52 @@ impl Script<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// kill -9 of the rotation when it has taken the cut-off and ends sessions; once. Says whether it was killed.
+    fn kill_while_sessions_end(
+        &mut self,
+        scene: &mut Scene<'_, '_>,
+        rotating: &mut Rotating<'_>,
+        run: &mut Run,
+        position: &Position,
+    ) -> Result<bool, DrillError> {
+        let is_due = self.settings.faults.contains(FaultKind::Kill) && rotating.cut_offs.is_none();
+        if !is_due || !position.is_ending_sessions() || !run.kill()? {
+            return Ok(false);
+        }
+        (self.say)("kill -9 of the rotation while sessions end; the same command again");
+        rotating.cut_offs = Some(position.cut_offs());
+        scene
+            .nemesis
+            .note(KILL_ENDING, "killed when the cut-off was on record".to_owned());
+        Ok(true)
+    }
+
+    /// Judges what the rotation says of the sessions that it was to end, and whether it kept their cut-off over its death.
+    fn judge_sessions(
+        &mut self,
+        ended: &Ended,
+        rotating: &Rotating<'_>,
+        position: Option<&Position>,
+        scene: &mut Scene<'_, '_>,
+    ) {
+        for name in ended.sessions_not_ended() {
+            self.findings.push(Finding::new(
+                "sessions-left",
+                format!("the rotation does not say of sessions {name} that none of before is left"),
+            ));
+        }
+        let Some(before) = &rotating.cut_offs else { return };
+        if position.is_some_and(|position| position.cut_offs() == *before) {
+            let outcome = "run again, it ended the sessions of that cut-off and no others";
+            scene.nemesis.append_outcome(KILL_ENDING, outcome);
+        } else {
+            self.findings.push(Finding::new(
+                "not-resumed",
+                "after kill -9 while sessions ended the same command did not go on with their cut-off",
+            ));
+        }
     }
 
     /// What a test of the rehearsal wants broken.
@@ -240,6 +293,7 @@ impl Script<'_> {
 }
 
 const KILL: &str = "kill -9 of the rotation";
+const KILL_ENDING: &str = "kill -9 of the rotation while it ended sessions";
 /// A rotation of a million rows under traffic takes less.
 const ROTATION_PATIENCE: Duration = Duration::from_secs(600);
 /// Between two batches of the gentle profile.
