@@ -68,6 +68,7 @@ scenarios!(
         a_leak_ends_every_session_before_values_are_moved_and_no_login_of_after,
         a_killed_ending_goes_on_with_its_cut_off,
         without_the_store_of_sessions_no_value_is_moved,
+        while_sessions_are_left_no_value_is_moved,
         a_schedule_ends_only_what_it_is_told_to,
         a_rotation_that_becomes_an_emergency_ends_sessions_again,
     },

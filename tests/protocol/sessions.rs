@@ -282,6 +282,42 @@ pub fn a_schedule_ends_only_what_it_is_told_to(kind: Kind) {
     house.assert_readable(&app);
 }
 
+pub fn while_sessions_are_left_no_value_is_moved(kind: Kind) {
+    let Some(place) = Site::build(kind, "", "") else { return };
+    let house = &place.house;
+    let app = house.app("web-1");
+    // Something keeps one session alive, whoever ends it.
+    let (keep, let_go) = match kind {
+        Kind::Sqlite => (
+            "CREATE TRIGGER keep BEFORE DELETE ON shop_session WHEN old.id = 'old-7' BEGIN SELECT RAISE(IGNORE); END",
+            "DROP TRIGGER keep",
+        ),
+        Kind::Postgres => (
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN IF old.id = 'old-7' THEN RETURN NULL; END IF; RETURN old; END $$;
+             CREATE TRIGGER keep BEFORE DELETE ON shop_session FOR EACH ROW EXECUTE FUNCTION keep()",
+            "DROP TRIGGER keep ON shop_session",
+        ),
+    };
+    house.execute(keep);
+    let stopped = house.rotate(AT_ONCE);
+    assert_eq!(stopped.code, Some(5), "{}", stopped.text());
+    let rows = sessions(&stopped.document, "web_rows");
+    assert_eq!((&rows["state"], &rows["left"]), (&"begun".into(), &1.into()), "{rows}");
+    assert_eq!(sessions(&stopped.document, "web")["state"], "ended");
+    assert_eq!(house.moved(), 0);
+    assert_eq!(place.in_table(), HashSet::from(["old-7".to_owned()]));
+
+    place.log_in("since");
+    house.execute(let_go);
+    let finished = house.rotate(AT_ONCE);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert_eq!(place.in_table(), HashSet::from(["since".to_owned()]));
+    let rows = sessions(&finished.document, "web_rows");
+    assert_eq!((&rows["ended"], &rows["left"]), (&OLD.into(), &0.into()), "{rows}");
+    house.assert_readable(&app);
+}
+
 pub fn a_rotation_that_becomes_an_emergency_ends_sessions_again(kind: Kind) {
     let Some(place) = Site::build(kind, "in_scheduled = true\n", "") else {
         return;
