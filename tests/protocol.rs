@@ -9,6 +9,7 @@ mod protocol {
     pub mod guarded;
     pub mod house;
     pub mod interruptions;
+    pub mod orders;
     pub mod retirement;
     pub mod sessions;
     pub mod staging;
@@ -63,6 +64,10 @@ scenarios!(
         availability_first_keeps_values_readable_and_evicts_whoever_is_missing,
         lock_down_takes_the_leaked_key_from_applications_at_once,
         a_rotation_becomes_an_emergency_and_does_not_go_back,
+    },
+    orders::{
+        a_paused_keyset_is_not_promoted_and_moves_nothing,
+        an_aborted_rotation_of_a_keyset_goes_on_with_the_same_command,
     },
     sessions::{
         a_leak_ends_every_session_before_values_are_moved_and_no_login_of_after,

@@ -87,6 +87,10 @@ macro_rules! whole_contract {
                     state_of_version_1_is_upgraded_in_place,
                     one_operator_a_keyset,
                 },
+                operators::{
+                    what_is_asked_stands_beside_what_was_asked_before,
+                    a_rotation_runs_while_it_is_unfinished_and_heard,
+                },
             ]
         );
     };

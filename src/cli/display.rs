@@ -82,6 +82,8 @@ struct Snapshot {
     quarantined: u64,
     batch: u64,
     waited: Duration,
+    waits: Vec<String>,
+    limit: Option<u64>,
 }
 
 impl Snapshot {
@@ -99,6 +101,8 @@ impl Snapshot {
             quarantined: get(&progress.quarantined),
             batch: get(&progress.batch_rows),
             waited: Duration::from_millis(get(&progress.waited_ms)),
+            waits: progress.throttle.closed().into_iter().map(|(_, why)| why).collect(),
+            limit: progress.throttle.rows_per_second(),
         }
     }
 
@@ -129,6 +133,12 @@ impl Snapshot {
         }
         if self.waited >= WAITED_TOLD_MIN {
             text.push_str(&format!(", waited {} for others", HumanDuration(self.waited)));
+        }
+        for why in &self.waits {
+            text.push_str(&format!(", WAITING: {}", crate::report::escaped(why)));
+        }
+        if let Some(limit) = self.limit {
+            text.push_str(&format!(", at most {} rows/s", HumanCount(limit)));
         }
         if self.step == Step::ReEncrypt && self.batch > 0 {
             text.push_str(&format!(", batches of {}", HumanCount(self.batch)));

@@ -248,6 +248,15 @@ pub fn phases(progress: &Progress) -> Vec<Phase> {
         .collect()
 }
 
+/// For how long batches waited, for each reason, in seconds.
+pub fn throttled(progress: &Progress) -> BTreeMap<&'static str, f64> {
+    let waited = progress.throttle.waited();
+    waited
+        .into_iter()
+        .map(|(reason, time)| (reason.name(), seconds(time)))
+        .collect()
+}
+
 /// How a guard ended.
 #[derive(Serialize)]
 pub struct GuardEntry {

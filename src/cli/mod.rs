@@ -22,6 +22,7 @@ mod max_age;
 mod output;
 mod plan;
 mod process;
+mod request;
 mod rotate;
 mod rotation_error;
 mod scan;
@@ -84,6 +85,10 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     Status(status::StatusArgs),
     Ack(ack::AckArgs),
+    Pause(request::PauseArgs),
+    Resume(request::ResumeArgs),
+    Throttle(request::ThrottleArgs),
+    Abort(request::AbortArgs),
     Guard(guard::GuardArgs),
     Keys(keys::KeysArgs),
     Secrets(secrets::SecretsArgs),
@@ -101,6 +106,10 @@ impl Command {
             Self::Verify(_) => "reseal.verify/1",
             Self::Status(_) => "reseal.status/1",
             Self::Ack(_) => "reseal.ack/1",
+            Self::Pause(_) => "reseal.pause/1",
+            Self::Resume(_) => "reseal.resume/1",
+            Self::Throttle(_) => "reseal.throttle/1",
+            Self::Abort(_) => "reseal.abort/1",
             Self::Guard(_) => "reseal.guard/1",
             Self::Keys(_) => "reseal.keys/1",
             Self::Secrets(_) => "reseal.secrets/1",
@@ -118,6 +127,10 @@ impl Command {
             Self::Verify(args) => verify::run(*args, context),
             Self::Status(args) => status::run(args, context),
             Self::Ack(args) => ack::run(args, context),
+            Self::Pause(args) => request::pause(&args, context),
+            Self::Resume(args) => request::resume(&args, context),
+            Self::Throttle(args) => request::throttle(&args, context),
+            Self::Abort(args) => request::abort(&args, context),
             Self::Guard(args) => guard::run(args, context),
             Self::Keys(args) => keys::run(args, context),
             Self::Secrets(args) => secrets::run(args, context),

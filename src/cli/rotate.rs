@@ -1,5 +1,6 @@
 //! `reseal rotate`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,6 +103,8 @@ struct RotateDocument<'a> {
     late_values: Vec<LateEntry>,
     /// All of them, counted.
     late_values_total: u64,
+    /// For how long batches waited, for each reason.
+    throttled_seconds: BTreeMap<&'static str, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<GuardEntry>,
     sweeps: u32,
@@ -114,6 +117,7 @@ struct UnfinishedDocument<'a> {
     rows_scanned: u64,
     values_reencrypted: u64,
     lost_races: u64,
+    throttled_seconds: BTreeMap<&'static str, f64>,
     phases: Vec<documents::Phase>,
     elapsed_seconds: f64,
     verified: bool,
@@ -239,6 +243,7 @@ fn finish(
     let exit = if report.verified { Exit::Done } else { Exit::Findings };
     let outcome = documents::rotated(&prepared.survey, report, progress, begun);
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    super::summary::throttled(&documents::throttled(progress), &mut context.output);
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
     let compromised = prepared.options.compromised;
     if let Some(guard) = report.guard {
@@ -252,6 +257,7 @@ fn finish(
         outcome,
         late_values,
         late_values_total: report.late.total,
+        throttled_seconds: documents::throttled(progress),
         guard: report.guard.map(GuardEntry::of),
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
@@ -273,6 +279,7 @@ fn unfinished(
         rows_scanned: count(|progress| &progress.rows_scanned),
         values_reencrypted: count(|progress| &progress.values_reencrypted),
         lost_races: count(|progress| &progress.lost_races),
+        throttled_seconds: progress.map(documents::throttled).unwrap_or_default(),
         phases: progress.map(documents::phases).unwrap_or_default(),
         elapsed_seconds: documents::seconds(begun.elapsed()),
         verified: false,

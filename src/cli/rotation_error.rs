@@ -24,6 +24,9 @@ pub fn rotation_error(error: &RotationError) -> CliError {
         RotationError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
             .durable(DURABLE)
             .next("run the same command again to continue"),
+        RotationError::Ended(_) => CliError::from_error(Exit::Incomplete, error)
+            .durable(DURABLE)
+            .next("run the same command again to go on; the way back is --rollback (a keyset), or --from and --to exchanged (a table)"),
         RotationError::ReadBack { .. } => CliError::from_error(Exit::Integrity, error)
             .durable(DURABLE)
             .next("do not go on with this machine: check its memory, then run the same command elsewhere"),

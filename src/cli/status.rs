@@ -3,15 +3,18 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::request::{self, RequestEntry};
 use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::store::control::Plan;
 use crate::store::ledger::instance::{Instance, Instances};
+use crate::store::ledger::request::{Requests, Subject};
 use crate::store::ledger::rotation::{RotationRecord, Rotations};
+use crate::store::ledger::running::{Run, Runs};
 
-/// Show the rotations of a database, how far they are, and which instances use which revision of a keyset; changes nothing
+/// Show the rotations of a database, how far they are and what they wait for, and which instances use which revision of a keyset; changes nothing
 #[derive(Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -23,7 +26,23 @@ struct StatusDocument {
     rotations: Vec<RotationEntry>,
     keyset_rotations: Vec<KeysetRotationEntry>,
     instances: Vec<InstanceEntry>,
+    /// Rotations that run at this moment.
+    runs: Vec<RunEntry>,
+    /// What operators ask of rotations.
+    requests: Vec<RequestEntry>,
     exit: u8,
+}
+
+/// A rotation that runs at this moment.
+#[derive(Serialize)]
+struct RunEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyset: Option<String>,
+    owner: String,
+    waits_for: Vec<String>,
+    heard_at: String,
 }
 
 /// A rotation of a whole keyset.
@@ -91,23 +110,26 @@ struct RotationEntry {
 pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let store = args.database.open(context, "reseal status")?;
     let failed = |error| store_error(&error, "status");
-    let (rotations, keyset_rotations, instances) = tuning::run(context.output.is_json(), async |_progress, _stop| {
-        let mut control = store.control().await.map_err(failed)?;
-        if !control.exists().await.map_err(failed)? {
-            return Ok((Vec::new(), Vec::new(), Vec::new()));
-        }
-        let mut rotations = Vec::new();
-        for plan in control.plans().await.map_err(failed)? {
-            let ranges = control.ranges(&plan.identity.id).await.map_err(failed)?;
-            let totals = control.totals(&plan.identity.id).await.map_err(failed)?;
-            let quarantined = control.quarantine(&plan.identity.id).await.map_err(failed)?.len();
-            let done = ranges.iter().filter(|range| range.done).count();
-            rotations.push(entry(plan, (ranges.len(), done), totals, quarantined));
-        }
-        let keyset_rotations = Rotations::of(&mut *control).list().await.map_err(failed)?;
-        let instances = Instances::of(&mut *control).list(None).await.map_err(failed)?;
-        Ok((rotations, keyset_rotations, instances))
-    })?;
+    let (rotations, keyset_rotations, instances, runs, requests) =
+        tuning::run(context.output.is_json(), async |_progress, _stop| {
+            let mut control = store.control().await.map_err(failed)?;
+            if !control.exists().await.map_err(failed)? {
+                return Ok(Default::default());
+            }
+            let mut rotations = Vec::new();
+            for plan in control.plans().await.map_err(failed)? {
+                let ranges = control.ranges(&plan.identity.id).await.map_err(failed)?;
+                let totals = control.totals(&plan.identity.id).await.map_err(failed)?;
+                let quarantined = control.quarantine(&plan.identity.id).await.map_err(failed)?.len();
+                let done = ranges.iter().filter(|range| range.done).count();
+                rotations.push(entry(plan, (ranges.len(), done), totals, quarantined));
+            }
+            let keyset_rotations = Rotations::of(&mut *control).list().await.map_err(failed)?;
+            let instances = Instances::of(&mut *control).list(None).await.map_err(failed)?;
+            let runs = Runs::of(&mut *control).list().await.map_err(failed)?;
+            let requests = Requests::of(&mut *control).list().await.map_err(failed)?;
+            Ok((rotations, keyset_rotations, instances, runs, requests))
+        })?;
     if rotations.is_empty() && keyset_rotations.is_empty() {
         context.output.say("no rotation has left a trace in this database");
     }
@@ -133,10 +155,18 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
     for instance in &instances {
         context.output.say(&describe_instance(instance));
     }
+    for run in &runs {
+        context.output.say(&describe_run(run));
+    }
+    for request in &requests {
+        context.output.say(&request::describe(request));
+    }
     let document = StatusDocument {
         rotations,
         keyset_rotations: keyset_rotations.into_iter().map(keyset_rotation).collect(),
         instances: instances.into_iter().map(InstanceEntry::of).collect(),
+        runs: runs.into_iter().map(RunEntry::of).collect(),
+        requests: requests.into_iter().map(RequestEntry::of).collect(),
         exit: Exit::Done.code(),
     };
     context.output.document("reseal.status/1", &document)?;
@@ -151,6 +181,15 @@ fn describe(rotation: &RotationRecord) -> String {
         "{}  {}  keyset {}, key {} to {}, {}{direction}: {} since {since}",
         rotation.id, rotation.phase, rotation.keyset, rotation.from_key, rotation.to_key, rotation.mode, rotation.owner
     )
+}
+
+/// One line of a run.
+fn describe_run(run: &Run) -> String {
+    let whom = request::describe_subject(&run.subject);
+    if run.waits_for.is_empty() {
+        return format!("{whom}: is run by {}", run.owner);
+    }
+    format!("{whom}: is run by {}, and WAITS: {}", run.owner, run.waits_for.join("; "))
 }
 
 /// One line of an instance.
@@ -199,6 +238,22 @@ fn keyset_rotation(record: RotationRecord) -> KeysetRotationEntry {
         updated_at: record.updated_at,
         finished_at: record.finished_at,
         follows: record.follows,
+    }
+}
+
+impl RunEntry {
+    fn of(run: Run) -> Self {
+        let (plan, keyset) = match run.subject {
+            Subject::Plan(id) => (Some(id), None),
+            Subject::Keyset(name) => (None, Some(name)),
+        };
+        Self {
+            plan,
+            keyset,
+            owner: run.owner,
+            waits_for: run.waits_for,
+            heard_at: run.heard_at,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Results for people.
 
+use std::collections::BTreeMap;
+
 use super::Output;
 use super::documents::{LateEntry, Outcome, ValueEntry};
 use crate::rotation::guard::GuardReport;
@@ -72,6 +74,13 @@ pub fn late(total: u64, values: &[LateEntry], compromised: bool, output: &mut Ou
     } else {
         "Find the instance that wrote these rows at these times: one with the old key first in its list, or one that put back what it had read before. Restart it with the new key before the old one leaves the application."
     });
+}
+
+/// What the run waited for on purpose.
+pub fn throttled(seconds: &BTreeMap<&'static str, f64>, output: &mut Output<'_>) {
+    for (reason, time) in seconds.iter().filter(|(_, time)| **time > 0.0) {
+        output.say(&format!("batches waited {time:.1} s ({reason})"));
+    }
 }
 
 /// How a guard ended, or stands while the rotation has not ended.

@@ -38,8 +38,9 @@ pub struct Tuning {
     retry_for: u64,
 }
 
+/// How much of the database's time a rotation may take.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum ProfileArg {
+pub enum ProfileArg {
     /// Small batches, long rests
     Gentle,
     /// Batches of milliseconds, no rests
@@ -48,17 +49,24 @@ enum ProfileArg {
     Fast,
 }
 
+impl ProfileArg {
+    /// What it stands for.
+    pub fn profile(self) -> Profile {
+        match self {
+            Self::Gentle => Profile::Gentle,
+            Self::Balanced => Profile::Balanced,
+            Self::Fast => Profile::Fast,
+        }
+    }
+}
+
 impl Tuning {
     /// Options with these and with defaults for the rest.
     pub fn options(&self, command: &str) -> Options {
         Options {
             workers: self.workers.map(usize::from),
             batch_rows: self.batch_rows.map(|rows| rows as usize),
-            profile: match self.profile {
-                ProfileArg::Gentle => Profile::Gentle,
-                ProfileArg::Balanced => Profile::Balanced,
-                ProfileArg::Fast => Profile::Fast,
-            },
+            profile: self.profile.profile(),
             value_bytes_max: self.max_value_bytes,
             away_max: Duration::from_secs(self.retry_for),
             on_unreadable: OnUnreadable::Skip,
@@ -70,12 +78,7 @@ impl Tuning {
 
 /// How this process names itself in `pg_stat_activity` and lock files: command, process id, user and host.
 fn owner(command: &str) -> String {
-    let user = std::env::var("USER")
-        .or_else(|_| std::env::var("LOGNAME"))
-        .unwrap_or_default();
-    let system = rustix::system::uname();
-    let host = system.nodename().to_string_lossy().into_owned();
-    let name = format!("reseal {command} pid {} {user}@{host}", std::process::id());
+    let name = format!("reseal {command} pid {} {}", std::process::id(), operator());
     // PostgreSQL cuts names at 63 bytes; so does this, between characters.
     name.chars()
         .scan(0, |bytes, c| {
@@ -83,6 +86,15 @@ fn owner(command: &str) -> String {
             (*bytes <= 63).then_some(c)
         })
         .collect()
+}
+
+/// Who is at work: user and host.
+pub fn operator() -> String {
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_default();
+    let system = rustix::system::uname();
+    format!("{user}@{}", system.nodename().to_string_lossy())
 }
 
 /// Runs `work` on a runtime of its own, while signals ask it to stop and `display` shows how it goes.

@@ -46,9 +46,11 @@ pub struct Shared {
 impl Shared {
     /// How much the next page may hold.
     pub fn limits(&self) -> PageLimits {
-        let pace = self.pace();
+        let throttle = &self.progress.throttle;
+        let mut pace = self.pace();
+        pace.follow(throttle.profile());
         PageLimits {
-            rows: pace.rows(),
+            rows: pace.rows().min(throttle.batch_rows_max()),
             bytes: pace.page_bytes(),
             value_bytes_max: self.value_bytes_max,
         }

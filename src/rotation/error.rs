@@ -1,6 +1,7 @@
 //! Why a rotation ended early, in terms of what the operator can do.
 
 use super::preflight::Finding;
+use super::progress::Stop;
 use super::recipe::RecipeError;
 use super::rewriter::Refusal;
 use crate::format::RandomFailed;
@@ -30,6 +31,9 @@ pub enum RotationError {
     /// Stopped on request, after a whole batch.
     #[error("stopped on request")]
     Stopped,
+    /// Ended by an operator's request, or because it had waited for too long; after a whole batch.
+    #[error("{0}")]
+    Ended(String),
     /// A value that was just sealed did not read back; its batch was not written.
     #[error(
         "column {column}, row {key}: a value that was just sealed did not open to what was sealed; its batch was not written"
@@ -80,6 +84,14 @@ impl RotationError {
     /// A key as people write it.
     pub fn key(key: &Key) -> String {
         key.cells().map(|cell| cell.to_text()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The same; a stop with its reason, where it has one.
+    pub(super) fn or_ended(self, stop: &Stop) -> Self {
+        match (self, stop.why()) {
+            (Self::Stopped, Some(why)) => Self::Ended(why),
+            (error, _) => error,
+        }
     }
 
     /// What the rewriter refused.

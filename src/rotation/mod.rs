@@ -20,6 +20,7 @@ mod isolate;
 mod judge;
 mod late;
 mod outcome;
+mod overseer;
 pub mod pace;
 mod passes;
 mod phases;
@@ -32,6 +33,7 @@ pub mod recipe;
 mod retry;
 mod rewriter;
 mod run;
+pub mod throttle;
 
 use std::time::Duration;
 

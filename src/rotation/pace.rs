@@ -2,6 +2,7 @@
 //!
 //! The controller is a pure function of its samples (time and bytes of each batch), so that recorded traces can test it.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How much of the database's time a rotation may take.
@@ -49,7 +50,25 @@ pub struct Turn {
     pub rest: Duration,
 }
 
+impl FromStr for Profile {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        let all = [Self::Gentle, Self::Balanced, Self::Fast];
+        all.into_iter().find(|profile| profile.as_str() == word).ok_or(())
+    }
+}
+
 impl Profile {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gentle => "gentle",
+            Self::Balanced => "balanced",
+            Self::Fast => "fast",
+        }
+    }
+
     /// The numbers. `single_writer` is a database that stops all other writers while a batch runs (SQLite).
     pub fn limits(self, single_writer: bool) -> PaceLimits {
         // A batch in SQLite keeps every other writer waiting for as long as it takes: in the gentle profile that is a few milliseconds.
@@ -97,6 +116,11 @@ pub struct Sample {
 /// Finds the number of rows whose batch takes the target time and stays under the byte cap.
 #[derive(Debug)]
 pub struct BatchController {
+    /// The run's own profile, and the one that it follows now.
+    own: Profile,
+    followed: Profile,
+    single_writer: bool,
+    fixed: Option<usize>,
     limits: PaceLimits,
     rows: usize,
     samples: Vec<Sample>,
@@ -105,17 +129,27 @@ pub struct BatchController {
 
 impl BatchController {
     /// Starts with the profile's first batch. `fixed` is the operator's own number, which then never grows.
-    pub fn new(mut limits: PaceLimits, fixed: Option<usize>) -> Self {
-        if let Some(rows) = fixed {
-            limits.rows_start = rows.max(1);
-            limits.rows_max = rows.max(1);
-            limits.rows_min = limits.rows_min.min(rows.max(1));
-        }
+    pub fn new(own: Profile, single_writer: bool, fixed: Option<usize>) -> Self {
+        let limits = with_rows(own.limits(single_writer), fixed);
         Self {
             rows: limits.rows_start,
+            own,
+            followed: own,
+            single_writer,
+            fixed,
             limits,
             samples: Vec::with_capacity(WINDOW),
             since_turn: Duration::ZERO,
+        }
+    }
+
+    /// Goes on with the numbers of the profile that operators ask for, or of the run's own.
+    pub fn follow(&mut self, asked: Option<Profile>) {
+        let asked = asked.unwrap_or(self.own);
+        if self.followed != asked {
+            self.followed = asked;
+            self.limits = with_rows(asked.limits(self.single_writer), self.fixed);
+            self.resize(self.rows);
         }
     }
 
@@ -184,6 +218,16 @@ impl BatchController {
     }
 }
 
+/// The operator's own number of rows stays.
+fn with_rows(mut limits: PaceLimits, fixed: Option<usize>) -> PaceLimits {
+    if let Some(rows) = fixed {
+        limits.rows_start = rows.max(1);
+        limits.rows_max = rows.max(1);
+        limits.rows_min = limits.rows_min.min(rows.max(1));
+    }
+    limits
+}
+
 fn percentile_90(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
@@ -211,7 +255,7 @@ mod tests {
 
     /// Runs `cost(rows) -> (milliseconds, bytes)` for a number of batches and returns the sizes that were used.
     fn trace(batches: usize, cost: impl Fn(usize, usize) -> (f64, usize)) -> Vec<usize> {
-        let mut controller = BatchController::new(Profile::Balanced.limits(false), None);
+        let mut controller = BatchController::new(Profile::Balanced, false, None);
         (0..batches)
             .map(|at| {
                 let rows = controller.rows();
@@ -263,7 +307,7 @@ mod tests {
 
     #[test]
     fn short_pages_of_a_sparse_range_do_not_teach_anything() {
-        let mut controller = BatchController::new(Profile::Balanced.limits(false), None);
+        let mut controller = BatchController::new(Profile::Balanced, false, None);
         for _ in 0..100 {
             controller.record(Sample {
                 database: Duration::from_micros(50),
@@ -277,7 +321,7 @@ mod tests {
     #[test]
     fn writers_that_look_every_tenth_of_a_second_find_their_turn_before_they_give_up() {
         for profile in [Profile::Gentle, Profile::Balanced, Profile::Fast] {
-            let mut controller = BatchController::new(profile.limits(true), None);
+            let mut controller = BatchController::new(profile, true, None);
             let busy = Duration::from_millis(50);
             let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
             for _ in 0..1_000 {
@@ -290,13 +334,27 @@ mod tests {
             }
             assert!(longest < Duration::from_secs(4), "{profile:?}: {longest:?}");
         }
-        let mut with_a_queue = BatchController::new(Profile::Fast.limits(false), None);
+        let mut with_a_queue = BatchController::new(Profile::Fast, false, None);
         assert!((0..1_000).all(|_| with_a_queue.rest(Duration::from_millis(50)).is_zero()));
     }
 
     #[test]
+    fn another_profile_is_followed_from_the_next_batch_on_and_back_again() {
+        let mut controller = BatchController::new(Profile::Fast, false, None);
+        assert_eq!(controller.rows(), 2_000);
+        controller.follow(Some(Profile::Gentle));
+        assert_eq!(controller.rows(), 500);
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(20));
+        controller.follow(None);
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::ZERO);
+        let mut fixed = BatchController::new(Profile::Fast, false, Some(7));
+        fixed.follow(Some(Profile::Gentle));
+        assert_eq!(fixed.rows(), 7, "the operator's own number stays");
+    }
+
+    #[test]
     fn the_operators_number_is_kept() {
-        let mut controller = BatchController::new(Profile::Fast.limits(false), Some(7));
+        let mut controller = BatchController::new(Profile::Fast, false, Some(7));
         for _ in 0..50 {
             controller.record(Sample {
                 database: Duration::from_micros(1),

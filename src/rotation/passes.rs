@@ -181,6 +181,7 @@ async fn read(
 ) -> Result<PageEnd, RotationError> {
     let mut patience = Patience::new(work.away_max);
     loop {
+        work.shared.progress.throttle.pass_reading(&work.shared.stop).await;
         if work.shared.stop.requested() {
             return Err(RotationError::Stopped);
         }

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::throttle::Throttle;
+
 /// The steps of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -48,6 +50,8 @@ pub struct Progress {
     pub ranges_done: AtomicU64,
     /// Rows of the present batches.
     pub batch_rows: AtomicU64,
+    /// What batches wait for.
+    pub throttle: Throttle,
     /// Milliseconds spent waiting on purpose.
     pub waited_ms: AtomicU64,
     state: Mutex<StepState>,
@@ -71,6 +75,7 @@ impl Default for Progress {
             ranges: AtomicU64::new(0),
             ranges_done: AtomicU64::new(0),
             batch_rows: AtomicU64::new(0),
+            throttle: Throttle::default(),
             waited_ms: AtomicU64::new(0),
             state: Mutex::new(StepState {
                 step: Step::Preflight,
@@ -130,6 +135,7 @@ impl Progress {
 #[derive(Debug, Default)]
 pub struct Stop {
     requested: AtomicBool,
+    why: Mutex<Option<String>>,
     wake: tokio::sync::Notify,
 }
 
@@ -138,6 +144,21 @@ impl Stop {
     pub fn request(&self) {
         self.requested.store(true, Ordering::SeqCst);
         self.wake.notify_waiters();
+    }
+
+    /// Asks, and says why it was not the one at the terminal. The first reason counts.
+    pub fn end(&self, why: String) {
+        let mut known = self.why.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.requested() {
+            known.get_or_insert(why);
+        }
+        drop(known);
+        self.request();
+    }
+
+    /// Why, if not because of whoever started it.
+    pub fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Whether somebody asked.

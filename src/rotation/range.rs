@@ -52,6 +52,7 @@ impl RangeWork {
         let mut witness = Witness::Version;
         let mut isolation = Isolation::default();
         loop {
+            self.shared.progress.throttle.pass(&self.shared.stop).await;
             if self.shared.stop.requested() {
                 return Err(RotationError::Stopped);
             }
@@ -71,10 +72,12 @@ impl RangeWork {
                 let committed = buffers.take_committed();
                 ahead += committed.values;
                 count(&mut counters, Tally::default(), committed);
+                self.shared.progress.throttle.wrote(committed.rows);
             }
             match outcome {
                 Ok(done) if done.held => {
                     patience.reset();
+                    self.shared.progress.throttle.wrote(done.written.rows);
                     let page = upto(&range.interval, cursor.as_ref(), done.cursor);
                     let rewritten = self.retry_lost(session, buffers, &page, fence.as_ref(), Step::Again).await?;
                     for written in [done.written, rewritten] {
@@ -96,6 +99,7 @@ impl RangeWork {
                         ..done.tally
                     };
                     count(&mut counters, tally, done.written);
+                    self.shared.progress.throttle.wrote(done.written.rows);
                     if done.written.lost_races > 0 {
                         let page = upto(&range.interval, cursor.as_ref(), done.cursor.clone());
                         self.note_left_behind(session, buffers.counter(), &page).await;
@@ -159,6 +163,10 @@ impl RangeWork {
         let (mut rounds, mut lost) = (0, false);
         let mut isolation = Isolation::default();
         while rounds < LOST_ROUNDS_MAX {
+            self.shared.progress.throttle.pass(&self.shared.stop).await;
+            if self.shared.stop.requested() {
+                return Err(RotationError::Stopped);
+            }
             if let Some(reason) = isolation.withhold() {
                 buffers.withhold(reason)?;
             }
@@ -174,6 +182,7 @@ impl RangeWork {
                 Ok(done) => {
                     isolation.widen();
                     rewritten.rows += done.written.rows;
+                    self.shared.progress.throttle.wrote(done.written.rows);
                     rewritten.values += done.written.values;
                     lost |= done.written.lost_races > 0;
                     match (done.end, lost) {

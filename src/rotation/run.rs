@@ -1,6 +1,7 @@
 //! The phases of a run, one after another.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Guarding;
@@ -9,12 +10,14 @@ use super::error::RotationError;
 use super::guard::{self, Guard, GuardReport, Proof};
 use super::judge::Reason;
 use super::outcome::{RotationReport, VerifyReport};
+use super::overseer::{Overseer, announce, take_leave};
 use super::phases::Run;
 use super::plan::{self, PlanReport, Prepared};
-use super::preflight::{self, Purpose};
+use super::preflight::{self, Finding, Purpose};
 use super::progress::{Progress, Stop};
 use super::retry::{ANSWERS_AN_ATTEMPT, Before, Patience, Remedy, answered, before_the_first_write};
 use crate::store::control::{Counters, LateValues, Plan, PlanIdentity, PlanStatus};
+use crate::store::ledger::request::Subject;
 use crate::store::{OperatorLock, Store, StoreError};
 
 /// Opens every value. Writes nothing.
@@ -54,6 +57,47 @@ pub async fn rotate(
     })
     .await?;
     let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
+    let subject = Subject::Plan(identity.id.clone());
+    let overseer = match prepared.options.state {
+        true => Some(
+            before_the_first_write(&**store, Before::Answered, || {
+                Overseer::start(store, subject.clone(), owner, (progress, stop))
+            })
+            .await?,
+        ),
+        false => None,
+    };
+    let claimed = OnceLock::new();
+    let outcome = tokio::select! {
+        outcome = locked(store, prepared, (progress, stop), &identity, findings, &claimed) => outcome,
+        lost = keep_lock(store, prepared, lock) => {
+            // Workers end after their batch; the fence stops those of a run that was taken over.
+            stop.request();
+            Err(RotationError::store("re-encrypt")(lost))
+        }
+        never = listen(overseer) => match never {},
+    };
+    if claimed.get().is_some() {
+        take_leave(&**store, &subject, owner).await;
+    }
+    match (outcome, claimed.get()) {
+        (Err(RotationError::Store { step, cause }), Some(plan)) => {
+            Err(RotationError::store(step)(taken_over_or_restored(store, plan, cause).await))
+        }
+        (outcome, _) => outcome.map_err(|error| error.or_ended(stop)),
+    }
+}
+
+/// The same, under the operator's lock. Leaves the plan in `noted`, once it is this run's own.
+async fn locked(
+    store: &Arc<dyn Store>,
+    prepared: &Prepared,
+    (progress, stop): (&Arc<Progress>, &Arc<Stop>),
+    identity: &PlanIdentity,
+    findings: Vec<Finding>,
+    noted: &OnceLock<Plan>,
+) -> Result<RotationReport, RotationError> {
+    let owner = &prepared.options.owner;
     let guard = match prepared.options.guard {
         Guarding::ByCaller => None,
         Guarding::IfItStands if !guard::stands(prepared) => None,
@@ -64,7 +108,7 @@ pub async fn rotate(
     };
 
     let known = match prepared.options.state {
-        true => before_the_first_write(&**store, Before::Answered, || known_plan(store, &identity)).await?,
+        true => before_the_first_write(&**store, Before::Answered, || known_plan(store, identity)).await?,
         false => None,
     };
     // A rotation that was verified before is verified again, and then there is nothing to write, not even a note of it.
@@ -78,7 +122,7 @@ pub async fn rotate(
         };
         if census.is_clean() && proof != Some(Proof::Refuted) {
             let mut report = run.report(&identity.id, seen(&census), (0, Duration::ZERO), census, 0, findings);
-            report.late = before_the_first_write(&**store, Before::Answered, || late(store, &identity)).await?;
+            report.late = before_the_first_write(&**store, Before::Answered, || late(store, identity)).await?;
             // A run that died between its verification and its end has left the guard.
             if let Some(guard) = &guard {
                 report.guard = Some(GuardReport {
@@ -92,9 +136,12 @@ pub async fn rotate(
         due_again = census.due > census.current && !prepared.options.compromised;
     }
     let claimed = match prepared.options.state {
-        true => Some(before_the_first_write(&**store, Before::Answered, || claim(store, &identity, owner, due_again)).await?),
+        true => Some(before_the_first_write(&**store, Before::Answered, || claim(store, identity, owner, due_again)).await?),
         false => None,
     };
+    if let Some(plan) = &claimed {
+        let _ = noted.set(plan.clone());
+    }
     if let Some(plan) = &claimed
         && !prepared.options.compromised
         && !prepared.options.accepted.iter().any(|name| name == preflight::FORGED)
@@ -107,21 +154,8 @@ pub async fn rotate(
     if let Some(guard) = &guard {
         guard.put_up().await?;
     }
-    let run = Run::new(store, prepared, progress, stop, claimed.clone()).guarded_by(guard);
-    let outcome = tokio::select! {
-        outcome = run.all(&identity.id, findings) => outcome,
-        lost = keep_lock(store, prepared, lock) => {
-            // Workers end after their batch; the fence stops those of a run that was taken over.
-            stop.request();
-            Err(RotationError::store("re-encrypt")(lost))
-        }
-    };
-    match (outcome, claimed) {
-        (Err(RotationError::Store { step, cause }), Some(plan)) => {
-            Err(RotationError::store(step)(taken_over_or_restored(store, &plan, cause).await))
-        }
-        (outcome, _) => outcome,
-    }
+    let run = Run::new(store, prepared, progress, stop, claimed).guarded_by(guard);
+    run.all(&identity.id, findings).await
 }
 
 /// Whoever takes a plan over leaves it with a higher generation. A lower one, or none, is that of the past.
@@ -139,6 +173,14 @@ async fn taken_over_or_restored(store: &Arc<dyn Store>, claimed: &Plan, cause: S
             plan.generation, claimed.generation
         )),
         Some(_) => cause,
+    }
+}
+
+/// Hears what operators ask, where there are tables that it could stand in.
+async fn listen(overseer: Option<Overseer>) -> Infallible {
+    match overseer {
+        Some(overseer) => overseer.run().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -161,6 +203,7 @@ async fn claim(store: &Arc<dyn Store>, identity: &PlanIdentity, owner: &str, due
     if due_again {
         control.restart(&plan).await?;
     }
+    announce(&mut *control, &Subject::Plan(identity.id.clone()), owner).await?;
     Ok(plan)
 }
 

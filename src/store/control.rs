@@ -8,13 +8,16 @@ use super::value::Key;
 
 /// The version of the control tables. An older state is upgraded in place, version by version; an older Reseal refuses a newer state
 /// (B73).
-pub const STATE_VERSION: i64 = 3;
+pub const STATE_VERSION: i64 = 4;
 
 /// The version that brought the [`ledger`](super::ledger).
 pub const LEDGER_SINCE: i64 = 2;
 
 /// The version that brought the [`endings`](super::ledger::ending) of sessions.
 pub const ENDINGS_SINCE: i64 = 3;
+
+/// The version that brought the requests of operators, and the word of runs under way.
+pub const REQUESTS_SINCE: i64 = 4;
 
 /// What a rotation is about. Two runs with the same identity are the same rotation, and the second continues the first.
 #[derive(Debug, Clone, PartialEq, Eq)]

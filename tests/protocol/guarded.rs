@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use reseal::key::KeyState;
 use rustix::process::Signal;
+
+use crate::support::people::Live;
 
 use super::house::{House, KEYSET, Kind, PATIENT, TABLES, eventually};
 
@@ -100,7 +103,7 @@ fn a_rollback_takes_the_guards_away_before_anybody_seals_with_the_old_key() {
         house
             .keys()
             .iter()
-            .any(|key| key.0 == old && key.1 == reseal::key::KeyState::Primary)
+            .any(|key| key.0 == old && key.1 == KeyState::Primary)
             .then_some(())
     });
     for (at, stale) in TABLES.into_iter().zip(&stale) {
@@ -110,6 +113,34 @@ fn a_rollback_takes_the_guards_away_before_anybody_seals_with_the_old_key() {
     finished.assert_verified();
     assert_eq!(finished.document["phase"], "rolled-back");
     assert_eq!(house.keys_in_data(), [old]);
+    assert_eq!(parts(&house), Vec::<String>::new());
+    house.assert_readable(&app);
+}
+
+#[test]
+fn heavy_a_guard_that_others_keep_from_going_ends_the_run_as_incomplete() {
+    let Some(house) = House::build(Kind::Postgres, 400) else {
+        return;
+    };
+    let app = house.app("shop");
+    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("values are moved", || (house.moved() > 20).then_some(()));
+    assert!(running.kill());
+    let mut reader = Live::open(&house.url());
+    reader.execute("BEGIN; SELECT count(*) FROM notes");
+    let back = ["rotate", KEYSET, "--yes", "--rollback", "--gate-timeout", "60s"];
+    let stopped = house.run(&back);
+    // Keys were given back to readers: this is not a run that has touched nothing.
+    assert_eq!(stopped.code, Some(5), "{}", stopped.text());
+    assert!(
+        stopped.text().contains("notes") && stopped.text().contains("guard"),
+        "{}",
+        stopped.text()
+    );
+    assert_eq!(house.keys()[1].1, KeyState::Primary, "nobody is to seal with what is refused");
+    reader.execute("COMMIT");
+    let finished = house.run(&back);
+    finished.assert_verified();
     assert_eq!(parts(&house), Vec::<String>::new());
     house.assert_readable(&app);
 }

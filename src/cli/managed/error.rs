@@ -50,6 +50,9 @@ pub fn protocol_error(error: ProtocolError) -> CliError {
                 .next_or(others)
         }
         ProtocolError::Phase(_) => CliError::from_error(Exit::Bug, &error).durable(DURABLE).next("look at reseal status, and report this"),
+        ProtocolError::Ended(_) => CliError::from_error(Exit::Incomplete, &error)
+            .durable(DURABLE)
+            .next("run the same command again: it goes on where it ended; or go back with --rollback"),
         ProtocolError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
             .durable(DURABLE)
             .next("run the same command again: it goes on where it stopped"),

@@ -1,5 +1,6 @@
 //! The document of a keyset's rotation, and the same for people.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub struct ManagedDocument {
     total: documents::Totals,
     elapsed_seconds: f64,
     rows_per_second: f64,
+    /// For how long batches waited, for each reason.
+    throttled_seconds: BTreeMap<&'static str, f64>,
     phases: Vec<PhaseEntry>,
     datasets: Vec<DatasetEntry>,
     instances: Vec<InstanceEntry>,
@@ -197,6 +200,7 @@ pub fn finished(
             output,
         );
     }
+    summary::throttled(&documents::throttled(progress), output);
     for need in &report.needs {
         output.say(&format!("the old key stays with readers: {need}"));
     }
@@ -225,6 +229,7 @@ pub fn finished(
         total: documents::Totals::of(datasets.iter().map(|dataset| &dataset.outcome)),
         elapsed_seconds: documents::seconds(begun.elapsed()),
         rows_per_second: documents::rate(rows.0, rows.1),
+        throttled_seconds: documents::throttled(progress),
         phases: report.phases.iter().map(phase).collect(),
         datasets,
         instances: report.instances.into_iter().map(InstanceEntry::of).collect(),

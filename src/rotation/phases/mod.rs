@@ -57,7 +57,11 @@ impl<'a> Run<'a> {
             store: Arc::clone(store),
             survey: Arc::clone(&prepared.survey),
             shared: Shared {
-                pace: Arc::new(Mutex::new(BatchController::new(limits, options.batch_rows))),
+                pace: Arc::new(Mutex::new(BatchController::new(
+                    options.profile,
+                    proposed.max == 1,
+                    options.batch_rows,
+                ))),
                 progress: Arc::clone(progress),
                 stop: Arc::clone(stop),
                 refusal: Arc::default(),

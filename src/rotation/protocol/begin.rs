@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 
+use super::super::overseer::{Overseer, take_leave};
 use super::super::preflight;
 use super::super::progress::{Progress, Stop};
 use super::dataset;
@@ -16,6 +17,7 @@ use super::seen;
 use super::sessions::Ending;
 use super::{Managed, ProtocolError, Watch, Wish};
 use crate::key::{Entry, KeyId, KeyState, Keyring, Keyset, Previous};
+use crate::store::ledger::request::Subject;
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord};
 
 /// Rotates a keyset. Errors leave everything readable and everything done in place; the same call goes on.
@@ -27,16 +29,27 @@ pub async fn rotate(
     watch: &dyn Watch,
 ) -> Result<ManagedReport, ProtocolError> {
     let mut ledgers = Ledgers::of(&managed.places, managed.keyset.as_str(), managed.options.away_max);
-    let before = ledgers.open_rotation(stop).await?.map(|(_, record)| record);
+    let (home, before) = ledgers.open_rotation(stop).await?.unzip();
     let operators = Operators::take(managed, wish.supersede, before.as_ref()).await?;
-    tokio::select! {
+    let subject = Subject::Keyset(managed.keyset.as_str().to_owned());
+    let (home, owner) = (&managed.places[home.unwrap_or(0)].store, managed.options.owner.as_str());
+    let overseer = Overseer::start(home, subject.clone(), owner, (progress, stop))
+        .await
+        .map_err(|error| ProtocolError::store("requests", error))?;
+    let outcome = tokio::select! {
         outcome = run(managed, wish, ledgers, progress, stop, watch) => outcome,
         lost = operators.keep() => {
             // Batches under way are finished or rejected by their fence; keys and the record are guarded by its generation.
             stop.request();
             Err(lost)
         }
-    }
+        never = overseer.run() => match never {},
+    };
+    take_leave(&**home, &subject, owner).await;
+    outcome.map_err(|error| match (error, stop.why()) {
+        (ProtocolError::Stopped, Some(why)) => ProtocolError::Ended(why),
+        (error, _) => error,
+    })
 }
 
 async fn run(

@@ -1,10 +1,12 @@
 //! The ledgers of a keyset's databases: who is there, and the record of the rotation.
 
+use super::super::overseer::announce;
 use super::super::retry::{Patience, Remedy};
 use super::{Place, ProtocolError};
 use crate::rotation::progress::Stop;
 use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endings, NewEnding};
 use crate::store::ledger::instance::{Instance, Instances};
+use crate::store::ledger::request::Subject;
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord, Rotations};
 use crate::store::{Control, StoreError};
 
@@ -90,10 +92,14 @@ impl<'p> Ledgers<'p> {
             stop,
             async |control, new: NewRotation| {
                 let mut rotations = Rotations::of(control);
-                match rotations.begin(&new).await? {
-                    Some(record) => Ok(Some(record)),
-                    None => Ok(rotations.open(&new.keyset).await?.filter(|record| record.id == new.id)),
+                let record = match rotations.begin(&new).await? {
+                    Some(record) => Some(record),
+                    None => rotations.open(&new.keyset).await?.filter(|record| record.id == new.id),
+                };
+                if record.is_some() {
+                    announce(control, &Subject::Keyset(new.keyset), &new.owner).await?;
                 }
+                Ok(record)
             },
             new,
         )
@@ -106,7 +112,11 @@ impl<'p> Ledgers<'p> {
         self.patiently(
             at,
             stop,
-            async |control, (id, owner): (String, String)| Rotations::of(control).claim(&id, &owner).await,
+            async |control, (id, owner): (String, String)| {
+                let record = Rotations::of(control).claim(&id, &owner).await?;
+                announce(control, &Subject::Keyset(record.keyset.clone()), &owner).await?;
+                Ok(record)
+            },
             names,
         )
         .await

@@ -405,8 +405,12 @@ impl<'m> Machine<'m> {
         Ok(done)
     }
 
-    /// Enters a phase; entering it again is no news.
+    /// Enters a phase, once operators let it; entering it again is no news.
     async fn enter(&mut self, phase: Phase) -> Result<(), ProtocolError> {
+        self.progress.throttle.pass_reading(self.stop).await;
+        if self.stop.requested() {
+            return Err(ProtocolError::Stopped);
+        }
         if self.recorded()? == phase {
             return Ok(());
         }

@@ -206,6 +206,9 @@ pub enum ProtocolError {
     /// Stopped on request.
     #[error("stopped on request")]
     Stopped,
+    /// Ended by an operator's request, or because it had waited for too long.
+    #[error("{0}")]
+    Ended(String),
 }
 
 impl ProtocolError {
@@ -223,6 +226,7 @@ impl ProtocolError {
     fn dataset(name: &str) -> impl Fn(RotationError) -> Self {
         move |cause| match cause {
             RotationError::Stopped => Self::Stopped,
+            RotationError::Ended(why) => Self::Ended(why),
             RotationError::Refused(findings) => Self::Preflight {
                 dataset: name.to_owned(),
                 findings,

@@ -1,4 +1,5 @@
-//! The ledger: who reads and seals with which revision of a keyset, which rotations of a keyset there were, and what they ended.
+//! The ledger: who reads and seals with which revision of a keyset, which rotations of a keyset there were, what they ended, which run
+//! now, and what operators ask of those.
 //!
 //! It stands beside plans and ranges in the control tables. Its statements are written once, here; a database brings a [`Dialect`] and
 //! runs them through [`Control::ledger`](super::Control::ledger). Every statement is a transaction of its own, and every time in it is
@@ -6,7 +7,9 @@
 
 pub mod ending;
 pub mod instance;
+pub mod request;
 pub mod rotation;
+pub mod running;
 
 use super::StoreError;
 
@@ -16,6 +19,12 @@ pub struct Dialect {
     pub instances: &'static str,
     /// The table of rotations.
     pub rotations: &'static str,
+    /// The table of plans, which are not the ledger's own.
+    pub plans: &'static str,
+    /// The table of what operators ask.
+    pub requests: &'static str,
+    /// The table of runs under way.
+    pub runs: &'static str,
     /// The table of endings of sessions.
     pub endings: &'static str,
     /// The table of what existed at their cut-offs.
@@ -98,7 +107,8 @@ impl Fields {
 
 fn damaged() -> StoreError {
     StoreError::State(
-        "the list of instances and rotations in this database is damaged: a field is not what reseal wrote".to_owned(),
+        "the list of instances, rotations and requests in this database is damaged: a field is not what reseal wrote"
+            .to_owned(),
     )
 }
 

@@ -13,7 +13,7 @@ pub(super) const SELECT_RANGE: &str =
 pub(super) const MIGRATION_LOCK: i32 = 0x7273_6c30;
 
 /// What makes each version out of the one before it; the first makes it out of nothing.
-pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3];
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3, TABLES_4];
 
 const TABLES: &str = "
     CREATE SCHEMA IF NOT EXISTS reseal;
@@ -62,9 +62,19 @@ const TABLES_3: &str = "
         rotation text NOT NULL, snapshot text NOT NULL, part int8 NOT NULL, digests text NOT NULL, PRIMARY KEY (snapshot, part));
 ";
 
+const TABLES_4: &str = "
+    CREATE TABLE IF NOT EXISTS reseal.request (
+        subject text PRIMARY KEY, action text, rows_per_second int8, profile text, said_by text NOT NULL, said_at timestamptz NOT NULL);
+    CREATE TABLE IF NOT EXISTS reseal.run (
+        subject text PRIMARY KEY, owner text NOT NULL, waits_for text NOT NULL, heard_at timestamptz NOT NULL);
+";
+
 pub(super) static DIALECT: Dialect = Dialect {
     instances: "reseal.instance",
     rotations: "reseal.rotation",
+    plans: "reseal.plan",
+    requests: "reseal.request",
+    runs: "reseal.run",
     endings: "reseal.session_ending",
     snapshots: "reseal.session_snapshot",
     now: "clock_timestamp()",

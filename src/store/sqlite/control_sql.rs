@@ -5,7 +5,7 @@ use crate::store::ledger::Dialect;
 /// What makes each version out of the one before it; the first makes it out of nothing.
 ///
 /// Not STRICT: an application with an SQLite before 3.37 could then no longer read its own schema.
-pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3];
+pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3, TABLES_4];
 
 const TABLES: &str = "
 CREATE TABLE reseal_meta (
@@ -124,6 +124,23 @@ CREATE TABLE IF NOT EXISTS reseal_session_snapshot (
 );
 ";
 
+const TABLES_4: &str = "
+CREATE TABLE IF NOT EXISTS reseal_request (
+    subject TEXT NOT NULL PRIMARY KEY,
+    action TEXT,
+    rows_per_second INTEGER,
+    profile TEXT,
+    said_by TEXT NOT NULL,
+    said_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reseal_run (
+    subject TEXT NOT NULL PRIMARY KEY,
+    owner TEXT NOT NULL,
+    waits_for TEXT NOT NULL,
+    heard_at TEXT NOT NULL
+) WITHOUT ROWID;
+";
+
 pub(super) const SET_VERSION: &str =
     "INSERT INTO reseal_meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
@@ -131,6 +148,9 @@ pub(super) const SET_VERSION: &str =
 pub(super) static DIALECT: Dialect = Dialect {
     instances: "reseal_instance",
     rotations: "reseal_rotation",
+    plans: "reseal_plan",
+    requests: "reseal_request",
+    runs: "reseal_run",
     endings: "reseal_session_ending",
     snapshots: "reseal_session_snapshot",
     now: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",

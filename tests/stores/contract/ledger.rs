@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use reseal::store::control::STATE_VERSION;
 use reseal::store::ledger::ending::{EndingCounts, EndingName, Endings, NewEnding};
 use reseal::store::ledger::instance::{Instance, Instances, LEASE_MAX, Report};
+use reseal::store::ledger::request::Requests;
 use reseal::store::ledger::rotation::{Change, NewRotation, Rotations};
+use reseal::store::ledger::running::Runs;
 use reseal::store::{Control, StoreError};
 
 use super::fencing::identity;
@@ -13,7 +16,7 @@ use crate::stores::fixture::{Fixture, texts};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn control(fixture: &dyn Fixture) -> Box<dyn Control> {
+pub async fn control(fixture: &dyn Fixture) -> Box<dyn Control> {
     let mut control = fixture.store().control().await.unwrap();
     control.migrate().await.unwrap();
     control
@@ -109,7 +112,7 @@ pub async fn hostile_names_of_instances_are_only_names(fixture: &dyn Fixture) {
     assert_eq!(known[0].instance, name);
 }
 
-fn rotation(id: &str, keyset: &str) -> NewRotation {
+pub fn rotation(id: &str, keyset: &str) -> NewRotation {
     NewRotation {
         id: id.to_owned(),
         keyset: keyset.to_owned(),
@@ -251,6 +254,8 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     assert!(Rotations::of(&mut *control).list().await.unwrap().is_empty());
     assert!(Rotations::of(&mut *control).open("customer-data").await.unwrap().is_none());
     assert!(Endings::of(&mut *control).list("r1").await.unwrap().is_empty());
+    assert!(Requests::of(&mut *control).list().await.unwrap().is_empty());
+    assert!(Runs::of(&mut *control).list().await.unwrap().is_empty());
     assert_eq!(control.version().await.unwrap(), Some(1));
 
     // Two programs at once: one upgrades, the other finds it done.
@@ -258,7 +263,7 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     let (one, two) = tokio::join!(control.migrate(), other.migrate());
     one.unwrap();
     two.unwrap();
-    assert_eq!(control.version().await.unwrap(), Some(3));
+    assert_eq!(control.version().await.unwrap(), Some(STATE_VERSION));
     let plan = control.plan("old").await.unwrap().unwrap();
     assert_eq!((plan.generation, plan.owner.as_str()), (4, "ada@host"));
     let range = control.range("old", 0).await.unwrap().unwrap();
@@ -271,7 +276,7 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
         .unwrap()
         .unwrap();
     let version = texts(fixture, &format!("SELECT value FROM {}", fixture.control_table("meta"))).await;
-    assert_eq!(version, ["3"]);
+    assert_eq!(version, [STATE_VERSION.to_string()]);
 }
 
 pub async fn one_operator_a_keyset(fixture: &dyn Fixture) {

@@ -2,5 +2,6 @@
 
 pub mod fencing;
 pub mod ledger;
+pub mod operators;
 pub mod reading;
 pub mod writing;
