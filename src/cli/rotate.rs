@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -67,6 +67,11 @@ pub struct RotateArgs {
     /// one goes on with it; reseal guard remove takes it away
     #[arg(long, conflicts_with = "no_state")]
     guard: bool,
+
+    /// Wait while a replica is further behind than this, such as 2s or 500ms (PostgreSQL; needs GRANT pg_monitor). Batches go on when
+    /// lag has been below it for 3 s; when it cannot be measured for 15 s, they wait, too
+    #[arg(long, value_name = "TIME", value_parser = parse_lag)]
+    max_replica_lag: Option<Duration>,
 
     /// Do not ask
     #[arg(long)]
@@ -138,6 +143,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     if args.guard {
         options.guard = Guarding::Wanted;
     }
+    options.max_replica_lag = args.max_replica_lag;
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {
@@ -176,6 +182,16 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
         Ok((prepared, report, progress)) => finish(&prepared, &report, &progress, begun, context),
         Err(error) => unfinished(&error, seen.as_deref(), begun, context),
     }
+}
+
+/// A time with its unit. Less than the time between two measurements makes no sense, and more than an hour is no limit.
+fn parse_lag(text: &str) -> Result<Duration, String> {
+    let lag = text
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|lag| Duration::try_from(lag).ok());
+    lag.filter(|lag| LAG_LIMITS.contains(lag))
+        .ok_or_else(|| "a time with its unit, from 100ms to 1h, such as 2s".to_owned())
 }
 
 /// The operator's word, by flag or by answer.
@@ -290,6 +306,8 @@ fn unfinished(
     context.output.document("reseal.rotate/1", &document)?;
     Ok(error.exit())
 }
+
+const LAG_LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
 const EXAMPLES: &str = "\
 Examples:

@@ -18,6 +18,7 @@ pub mod error;
 pub mod guard;
 mod isolate;
 mod judge;
+mod lag;
 mod late;
 mod outcome;
 mod overseer;
@@ -79,6 +80,8 @@ pub struct Options {
     pub compromised: bool,
     /// Whether the database is to refuse new values under the old key meanwhile.
     pub guard: Guarding,
+    /// Batches wait while a replica is further behind than this.
+    pub max_replica_lag: Option<Duration>,
     /// Findings that the operator has accepted by name.
     pub accepted: Vec<String>,
     /// Larger values are quarantined unread, bytes.
@@ -110,6 +113,7 @@ impl Default for Options {
             owner: "reseal".to_owned(),
             compromised: false,
             guard: Guarding::IfItStands,
+            max_replica_lag: None,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,

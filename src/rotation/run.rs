@@ -9,6 +9,7 @@ use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
 use super::guard::{self, Guard, GuardReport, Proof};
 use super::judge::Reason;
+use super::lag::LagCollector;
 use super::outcome::{RotationReport, VerifyReport};
 use super::overseer::{Overseer, announce, take_leave};
 use super::phases::Run;
@@ -57,6 +58,10 @@ pub async fn rotate(
     })
     .await?;
     let identity = prepared.recipe.identity(&prepared.survey.table, &prepared.target);
+    let lag = match prepared.options.max_replica_lag {
+        Some(limit) => Some(LagCollector::ready(&**store, limit, progress, stop).await?),
+        None => None,
+    };
     let subject = Subject::Plan(identity.id.clone());
     let overseer = match prepared.options.state {
         true => Some(
@@ -69,7 +74,7 @@ pub async fn rotate(
     };
     let claimed = OnceLock::new();
     let outcome = tokio::select! {
-        outcome = locked(store, prepared, (progress, stop), &identity, findings, &claimed) => outcome,
+        outcome = locked(store, prepared, (progress, stop), lag, &identity, findings, &claimed) => outcome,
         lost = keep_lock(store, prepared, lock) => {
             // Workers end after their batch; the fence stops those of a run that was taken over.
             stop.request();
@@ -93,6 +98,7 @@ async fn locked(
     store: &Arc<dyn Store>,
     prepared: &Prepared,
     (progress, stop): (&Arc<Progress>, &Arc<Stop>),
+    lag: Option<LagCollector>,
     identity: &PlanIdentity,
     findings: Vec<Finding>,
     noted: &OnceLock<Plan>,
@@ -155,7 +161,17 @@ async fn locked(
         guard.put_up().await?;
     }
     let run = Run::new(store, prepared, progress, stop, claimed).guarded_by(guard);
-    run.all(&identity.id, findings).await
+    let lag = match lag {
+        Some(mut collector) => {
+            collector.look().await;
+            Some(collector)
+        }
+        None => None,
+    };
+    tokio::select! {
+        outcome = run.all(&identity.id, findings) => outcome,
+        never = measure(lag) => match never {},
+    }
 }
 
 /// Whoever takes a plan over leaves it with a higher generation. A lower one, or none, is that of the past.
@@ -173,6 +189,14 @@ async fn taken_over_or_restored(store: &Arc<dyn Store>, claimed: &Plan, cause: S
             plan.generation, claimed.generation
         )),
         Some(_) => cause,
+    }
+}
+
+/// Measures replica lag beside the run, where that was asked for.
+async fn measure(lag: Option<LagCollector>) -> Infallible {
+    match lag {
+        Some(collector) => collector.run().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ident;
 pub mod ledger;
 pub mod page;
 pub mod postgres;
+pub mod replicas;
 pub mod sqlite;
 pub mod survey;
 pub mod value;
@@ -81,6 +82,13 @@ pub trait Store: Send + Sync {
     async fn guards(&self) -> Result<Box<dyn guard::Guards>, StoreError> {
         Err(StoreError::Refused(
             "only PostgreSQL can guard a table against values under the old key; run without --guard".to_owned(),
+        ))
+    }
+
+    /// The replicas of this database, where it can have any: PostgreSQL. Elsewhere [`StoreError::Refused`]. Nothing is connected yet.
+    fn replicas(&self) -> Result<Box<dyn replicas::ReplicaWatch>, StoreError> {
+        Err(StoreError::Refused(
+            "only PostgreSQL has replicas whose lag could be measured".to_owned(),
         ))
     }
 

@@ -24,7 +24,7 @@ pub mod storm;
 pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
-pub use postgres::{Database, PrivatePostgres, PromotedCopy, postgres, private_postgres};
+pub use postgres::{Database, PrivatePostgres, PromotedCopy, postgres, private_postgres, replicated_postgres};
 pub use programs::{node, python, reseal, reseal_process, tempdir};
 pub use salamander::salamander;
 

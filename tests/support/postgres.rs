@@ -34,6 +34,15 @@ pub fn private_postgres() -> Option<PrivatePostgres> {
     started.map(|(services, address)| PrivatePostgres { services, address })
 }
 
+/// A server of one test's own with a streaming replica, whose URL comes with it, or `None` after saying that the test is skipped.
+pub fn replicated_postgres() -> Option<(PrivatePostgres, String)> {
+    let started = Services::start_with_replica();
+    if started.is_none() {
+        super::skip("no PostgreSQL server on this machine");
+    }
+    started.map(|(services, address, replica)| (PrivatePostgres { services, address }, replica))
+}
+
 /// One test's database. Dropped with everything in it when the value is.
 pub struct Database {
     server: Address,
@@ -136,6 +145,16 @@ impl PrivatePostgres {
     /// Stops the server if it runs, and starts it on the same data and port. Returns when it accepts connections.
     pub fn restart(&self) {
         self.services.restart();
+    }
+
+    /// `kill -9` of its replica.
+    pub fn kill_replica(&self) {
+        self.services.kill_replica();
+    }
+
+    /// Starts its replica again, on the same port.
+    pub fn restart_replica(&self) {
+        self.services.restart_replica();
     }
 
     /// Where it logs.

@@ -73,6 +73,16 @@ impl<'a> Rotation<'a> {
 
     /// The same, with these further options.
     pub fn here_with(&self, store: &Arc<dyn Store>, options: Options) -> Result<RotationReport, RotationError> {
+        self.here_watched(store, options, &Arc::default())
+    }
+
+    /// The same, telling how it goes.
+    pub fn here_watched(
+        &self,
+        store: &Arc<dyn Store>,
+        options: Options,
+        progress: &Arc<Progress>,
+    ) -> Result<RotationReport, RotationError> {
         let fernet = by_name("fernet").unwrap();
         let columns = ["email", "note"].map(|name| ColumnSpec {
             name: name.to_owned(),
@@ -94,8 +104,8 @@ impl<'a> Rotation<'a> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let prepared = prepare(&**store, job).await?;
-            let (progress, stop) = (Arc::new(Progress::default()), Arc::new(Stop::default()));
-            may_be_spawned(rotate(store, &prepared, &progress, &stop)).await
+            let stop = Arc::new(Stop::default());
+            may_be_spawned(rotate(store, &prepared, progress, &stop)).await
         })
     }
 

@@ -39,6 +39,13 @@ impl Services {
         Address::from_lookup(value).map(|address| (services, address))
     }
 
+    /// Starts PostgreSQL and a streaming replica of it, and gives the replica's URL, too; `None` when the machine has none.
+    pub fn start_with_replica() -> Option<(Self, Address, String)> {
+        let (services, value) = Self::start_servers(&["postgres", "replica"]);
+        let replica = value("RESEAL_TEST_REPLICA")?;
+        Address::from_lookup(value).map(|address| (services, address, replica))
+    }
+
     /// Starts Redis alone, and gives its URL; `None` when the machine has none.
     pub fn start_redis() -> Option<(Self, String)> {
         let (services, value) = Self::start_server("redis");
@@ -46,13 +53,20 @@ impl Services {
     }
 
     /// Starts one server; gives what its exports say.
-    fn start_server(server: &str) -> (Self, impl Fn(&str) -> Option<String>) {
+    fn start_server(server: &str) -> (Self, impl Fn(&str) -> Option<String> + use<>) {
+        Self::start_servers(&[server])
+    }
+
+    /// Starts servers in this order; gives what their exports say.
+    fn start_servers(servers: &[&str]) -> (Self, impl Fn(&str) -> Option<String> + use<>) {
         static SETS: AtomicU32 = AtomicU32::new(0);
         let set = SETS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("services-{process}-{set}.env"));
         let services = Self { state };
-        let started = services.run(&["start", "--no-install", "--owner", &process.to_string(), server]);
+        let process = process.to_string();
+        let options = ["start", "--no-install", "--owner", &process];
+        let started = services.run(&[&options[..], servers].concat());
         let exports = String::from_utf8_lossy(&started.stdout).into_owned();
         let value = move |name: &str| {
             let prefix = format!("export {name}=");
@@ -69,6 +83,16 @@ impl Services {
     /// Stops the server if it runs, and starts it on the same data and port.
     pub fn restart(&self) {
         self.run(&["restart", "postgres"]);
+    }
+
+    /// The same for its replica.
+    pub fn kill_replica(&self) {
+        self.run(&["kill", "replica"]);
+    }
+
+    /// The same for its replica.
+    pub fn restart_replica(&self) {
+        self.run(&["restart", "replica"]);
     }
 
     /// Stops everything and removes its files.

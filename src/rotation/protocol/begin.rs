@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 
+use super::super::lag;
 use super::super::overseer::{Overseer, take_leave};
 use super::super::preflight;
 use super::super::progress::{Progress, Stop};
@@ -147,6 +148,10 @@ async fn refuse_early(
         .target
         .filter(|target| keyset.get(*target).is_some_and(|key| key.state().opens()));
     for dataset in &managed.datasets {
+        if managed.options.max_replica_lag.is_some() {
+            let visible = lag::visible(&*managed.places[dataset.place].store).await;
+            visible.map_err(ProtocolError::dataset(&dataset.name))?;
+        }
         let report = dataset::preflight(managed, dataset, keyset, seals.unwrap_or(keyset.primary().id())).await?;
         if !preflight::allows(&report.findings) {
             return Err(ProtocolError::Preflight {

@@ -13,6 +13,7 @@ mod late;
 mod lock;
 mod parameters;
 mod pooler;
+mod replicas;
 mod scan;
 mod session;
 mod statements;
@@ -32,6 +33,7 @@ pub(crate) use self::error::store_error;
 use self::lock::{AdvisoryLock, LockName};
 use super::control::Interval;
 use super::guard::Guards;
+use super::replicas::ReplicaWatch;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
@@ -125,6 +127,11 @@ impl Store for PostgresStore {
     async fn guards(&self) -> Result<Box<dyn Guards>, StoreError> {
         let connection = self.server.connect(&self.role).await?;
         Ok(Box::new(guard::PostgresGuards::new(connection)))
+    }
+
+    fn replicas(&self) -> Result<Box<dyn ReplicaWatch>, StoreError> {
+        let watch = replicas::PostgresReplicas::new(self.server.clone(), self.role.clone());
+        Ok(Box::new(watch))
     }
 
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {

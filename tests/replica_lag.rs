@@ -1,0 +1,220 @@
+//! Batches wait while a replica is further behind than it may be, and while it is not known how far it is behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reseal::rotation::Options;
+use reseal::rotation::progress::Progress;
+use reseal::rotation::throttle::Reason;
+use reseal::store::Store;
+use reseal::store::postgres::PostgresStore;
+use reseal::store::replicas::{Lag, Replica};
+use rustix::process::Signal;
+use support::people::{FernetKey, Home, Live};
+use support::rotation::{Rotation, Running, SLOWLY, wait_until};
+use support::{Database, replicated_postgres};
+
+const LIMIT: Duration = Duration::from_millis(500);
+
+#[test]
+fn heavy_batches_wait_for_a_replica_that_lags_or_is_gone() {
+    let Some((server, replica_url)) = replicated_postgres() else {
+        return;
+    };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(4_000, &old);
+    pause(&replica_url);
+
+    let progress: Arc<Progress> = Arc::default();
+    let options = Options {
+        max_replica_lag: Some(LIMIT),
+        profile: reseal::rotation::pace::Profile::Gentle,
+        ..Options::default()
+    };
+    let store = home.store();
+    let rotation = Rotation::new(&home, &old, &new);
+    let reason = || progress.throttle.closed().first().map(|(reason, _)| *reason);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| rotation.here_watched(&store, options, &progress));
+        wait_until("the lag is seen", || reason() == Some(Reason::ReplicaLag));
+        let (_, why) = progress.throttle.closed().remove(0);
+        assert!(why.contains("lags") && why.contains("the limit is 0.5 s"), "{why}");
+        let mut live = home.connect();
+        let mut rows = || live.totals().map_or(0, |totals| totals.rows_reencrypted);
+        wait_until("the batch under way has ended", || {
+            let before = rows();
+            std::thread::sleep(Duration::from_millis(300));
+            rows() == before
+        });
+        let waiting = rows();
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(rows(), waiting, "no batch is written while the replica lags");
+        assert!(waiting < 4_000, "the lag came too late to prove anything");
+
+        // A replica that goes away has not caught up.
+        server.kill_replica();
+        wait_until("it is noticed", || reason() == Some(Reason::ReplicaUnknown));
+        assert_eq!(rows(), waiting, "nor while nothing is known of it");
+        let (_, why) = progress.throttle.closed().remove(0);
+        assert!(why.contains("not known"), "{why}");
+
+        // Started again it replays.
+        server.restart_replica();
+        let report = running.join().unwrap().unwrap();
+        assert!(report.verified);
+    });
+    assert_eq!(reason(), None);
+    for (reason, waited) in progress.throttle.waited() {
+        let is_expected = matches!(reason, Reason::ReplicaLag | Reason::ReplicaUnknown);
+        assert_eq!(waited > Duration::ZERO, is_expected, "{}", reason.name());
+    }
+}
+
+/// The replica replays nothing from now on.
+fn pause(url: &str) {
+    Live::open(url).execute("SELECT pg_wal_replay_pause()");
+    let paused = "SELECT 'x' WHERE pg_get_wal_replay_pause_state() = 'paused'";
+    wait_until("the replica stands still", || texts_at(url, paused).len() == 1);
+}
+
+/// The first column of an answer.
+fn texts_at(url: &str, sql: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection as _;
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+        query.fetch_all(&mut connection).await.unwrap()
+    })
+}
+
+/// The URL of the same database for another user.
+fn url_of(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (_, place) = rest.split_once('@').unwrap();
+    format!("{scheme}://{user}:{password}@{place}")
+}
+
+/// A user who owns the database and its tables and no more.
+fn clerk(database: &Database, tables: &[&str]) -> String {
+    let password = support::passphrase();
+    let url = database.url();
+    let (_, name) = url.rsplit_once('/').unwrap();
+    database.execute(&format!(
+        "CREATE ROLE clerk LOGIN PASSWORD '{password}'; ALTER DATABASE \"{name}\" OWNER TO clerk"
+    ));
+    for table in tables {
+        database.execute(&format!("ALTER TABLE {table} OWNER TO clerk"));
+    }
+    url_of(&url, "clerk", &password)
+}
+
+fn wait_until_followed(database: &Database) {
+    let follows = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL";
+    wait_until("the replica follows", || database.count(follows) == 1);
+}
+
+const GRANT: &str = "GRANT pg_monitor TO \"clerk\"";
+
+#[test]
+fn heavy_whoever_waits_for_a_replica_says_so_everywhere_and_can_be_stopped() {
+    let Some((server, replica_url)) = replicated_postgres() else {
+        return;
+    };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(2_000, &old);
+    wait_until_followed(home.database().unwrap());
+    pause(&replica_url);
+    let rotation = Rotation::new(&home, &old, &new);
+    let waiting = Running::start(rotation.command(&[SLOWLY, &["--max-replica-lag", "500ms"]].concat()));
+    let status = || {
+        let mut command = support::reseal_process();
+        command.args(["status", "--database", "env:DATABASE_URL", "--json"]);
+        Running::start({
+            command.env("DATABASE_URL", home.url());
+            command
+        })
+        .wait()
+    };
+    let waits = || status().document["runs"][0]["waits_for"][0].as_str().map(str::to_owned);
+    wait_until("status says it", || {
+        waits().is_some_and(|why| why.contains("the limit is 0.5 s"))
+    });
+    assert!(status().stderr.contains("WAITS: replica"), "{}", status().text());
+    // A line is printed every ten seconds.
+    std::thread::sleep(Duration::from_secs(11));
+    waiting.signal(Signal::INT);
+    let stopped = waiting.wait();
+    assert_eq!(stopped.code, Some(5), "{}", stopped.text());
+    assert!(stopped.stderr.contains("WAITING: replica"), "{}", stopped.stderr);
+    let waited = &stopped.document["throttled_seconds"]["replica-lag"];
+    assert!(waited.as_f64().unwrap() > 5.0, "{}", stopped.text());
+    assert_eq!(status().document["runs"], serde_json::json!([]), "nobody runs it any more");
+    assert!(home.connect().rows_moved() < 2_000);
+
+    Live::open(&replica_url).execute("SELECT pg_wal_replay_resume()");
+    rotation.complete(&["--max-replica-lag", "30s"]);
+}
+
+#[test]
+fn heavy_a_user_who_may_not_see_replicas_is_told_what_to_grant() {
+    let Some((server, _)) = replicated_postgres() else {
+        return;
+    };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(30, &old);
+    let database = home.database().unwrap();
+    wait_until_followed(database);
+    let url = clerk(database, &["people"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let look = |url: &str| -> Vec<Replica> {
+        let store = PostgresStore::new(url, "reseal test").unwrap();
+        runtime.block_on(async { store.replicas().unwrap().look().await.unwrap() })
+    };
+    assert!(matches!(look(&database.url())[..], [Replica { lag: Lag::Is(_), .. }]));
+    assert!(matches!(look(&url)[..], [Replica { lag: Lag::Hidden, .. }]));
+
+    let mut rotation = Rotation::new(&home, &old, &new);
+    rotation.url = Some(url);
+    let refused = rotation.run(&["--max-replica-lag", "2s"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(
+        refused.stderr.contains(GRANT) && refused.stderr.contains("nothing was touched"),
+        "{}",
+        refused.text()
+    );
+    assert!(home.connect().totals().is_none(), "nothing was touched");
+    database.execute(GRANT);
+    rotation.complete(&["--max-replica-lag", "2s"]);
+}
+
+#[test]
+fn the_option_is_for_databases_that_have_replicas() {
+    let home = Home::sqlite("wal");
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(3, &old);
+    let rotation = Rotation::new(&home, &old, &new);
+    let refused = rotation.run(&["--max-replica-lag", "2s"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.text().contains("without --max-replica-lag"), "{}", refused.text());
+    for nonsense in ["2", "0s", "99ms", "2h", "-1s", "soon"] {
+        let refused = rotation.run(&[&format!("--max-replica-lag={nonsense}")]);
+        assert_eq!(refused.code, Some(2), "{nonsense}: {}", refused.text());
+    }
+    assert!(home.connect().totals().is_none(), "nothing was touched");
+
+    let Some(home) = Home::postgres() else { return };
+    home.fill(3, &old);
+    let finished = Rotation::new(&home, &old, &new).complete(&["--max-replica-lag", "500ms"]);
+    assert_eq!(
+        finished.document["throttled_seconds"],
+        serde_json::json!({ "replica-lag": 0.0, "replica-unknown": 0.0, "replica-replay": 0.0, "paused": 0.0 })
+    );
+}
