@@ -1,12 +1,19 @@
-//! Batches wait while a replica is further behind than it may be, and while it is not known how far it is behind.
+//! Batches wait while a replica is further behind than it may be, and while it is not known how far it is behind. And no key is taken
+//! from readers while a replica on which they read has not replayed the last values that were moved from it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
+#[allow(dead_code)]
+#[path = "protocol/house.rs"]
+mod house;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use house::{House, KEYSET, PATIENT, TABLES};
+use reseal::key::KeyState;
 use reseal::rotation::Options;
 use reseal::rotation::progress::Progress;
 use reseal::rotation::throttle::Reason;
@@ -121,6 +128,107 @@ fn wait_until_followed(database: &Database) {
 
 const GRANT: &str = "GRANT pg_monitor TO \"clerk\"";
 
+/// The values of a table as they are on the replica.
+fn on_replica(url: &str, database: &str, (table, column): (&str, &str)) -> Vec<(i64, String)> {
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{server}/{database}");
+    let lines = texts_at(&url, &format!("SELECT id || '|' || {column} FROM {table} ORDER BY id"));
+    House::by_id(lines)
+}
+
+#[test]
+fn heavy_a_key_stays_with_readers_until_their_replica_has_replayed_what_was_moved() {
+    let Some((server, replica_url)) = replicated_postgres() else {
+        return;
+    };
+    let house = House::build_in(server.database(), 30);
+    let app = house.app("web-1");
+    let url = house.url();
+    let (_, database) = url.rsplit_once('/').unwrap();
+    let mut replica = Live::open(&replica_url);
+    let caught_up = "SELECT 'x' FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_flush_lsn()";
+    wait_until("the replica has the tables", || house.texts(caught_up).len() == 1);
+    pause(&replica_url);
+
+    // Everything is moved and verified, and still the replica shows values under the old key.
+    let waited = house.rotate(&["--gate-timeout", "10s"]);
+    assert_eq!(waited.code, Some(7), "{}", waited.text());
+    assert_eq!(waited.document["verified"], true, "{}", waited.text());
+    let needs = waited.document["needs"].as_array().unwrap();
+    assert_eq!((needs.len(), &needs[0]["name"]), (1, &"replicas".into()), "{}", waited.text());
+    assert!(waited.text().contains("bytes to replay"), "{}", waited.text());
+    assert!(
+        waited.document["throttled_seconds"]["replica-replay"].as_f64().unwrap() > 5.0,
+        "{}",
+        waited.text()
+    );
+    let old = house.keys()[0];
+    assert!(old.1 == KeyState::Retiring && !old.2 && old.3, "{old:?}");
+    for at in TABLES {
+        let values = on_replica(&replica_url, database, at);
+        assert_ne!(values, house.values(at.0, at.1), "the replica is behind");
+        House::assert_opens(&app, at, values);
+    }
+    // That is what status says meanwhile, and Ctrl-C ends the wait.
+    let waiting = house.start(&["rotate", KEYSET, "--yes", "--gate-timeout", "80s"]);
+    let status = || house.run(&["status", "--database", "env:DATABASE_URL"]);
+    wait_until("status says it", || {
+        let status = status();
+        let runs = status.document["runs"].as_array().unwrap();
+        runs.iter()
+            .any(|run| run["keyset"] == KEYSET && run["waits_for"].to_string().contains("bytes to replay"))
+    });
+    waiting.signal(Signal::INT);
+    let stopped = waiting.wait();
+    assert_eq!(stopped.code, Some(5), "{}", stopped.text());
+    assert_eq!(status().document["runs"], serde_json::json!([]), "nobody runs it any more");
+    let by_hand = ["keys", "retire", KEYSET, "--config", "reseal.toml"];
+    let refused = house.run(&by_hand);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(
+        refused.text().contains("replicas are not known to have replayed"),
+        "{}",
+        refused.text()
+    );
+
+    // One that is away has not caught up either, as long as the server keeps its place.
+    house.execute("SELECT pg_create_physical_replication_slot('away', true)");
+    replica.execute("SELECT pg_wal_replay_resume()");
+    house.execute("CREATE TABLE later (x int)");
+    let refused = house.rotate(&["--gate-timeout", "10s", "--accept", "slot:away"]);
+    assert_eq!(refused.code, Some(7), "{}", refused.text());
+    assert!(refused.text().contains("slot away"), "{}", refused.text());
+    house.execute("SELECT pg_drop_replication_slot('away')");
+
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    let old = house.keys()[0];
+    assert!(old.2 && !old.3, "{old:?}");
+    for at in TABLES {
+        House::assert_opens(&app, at, on_replica(&replica_url, database, at));
+    }
+
+    // And none is wiped while a replica stands still, wherever it stands.
+    house.configure("[policy]\nbackup_horizon = \"1s\"\n");
+    std::thread::sleep(Duration::from_millis(1_100));
+    pause(&replica_url);
+    house.execute("INSERT INTO later VALUES (1)");
+    let destroy = [
+        "keys",
+        "destroy",
+        KEYSET,
+        &old.0.to_string(),
+        "--config",
+        "reseal.toml",
+        "--yes",
+    ];
+    let refused = house.run(&destroy);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert_eq!(refused.document["needs"][0]["name"], "replicas", "{}", refused.text());
+    let wiped = house.run(&[&destroy[..], &["--no-replica-check"]].concat());
+    assert_eq!(wiped.code, Some(0), "{}", wiped.text());
+}
+
 #[test]
 fn heavy_whoever_waits_for_a_replica_says_so_everywhere_and_can_be_stopped() {
     let Some((server, replica_url)) = replicated_postgres() else {
@@ -193,6 +301,50 @@ fn heavy_a_user_who_may_not_see_replicas_is_told_what_to_grant() {
     assert!(home.connect().totals().is_none(), "nothing was touched");
     database.execute(GRANT);
     rotation.complete(&["--max-replica-lag", "2s"]);
+}
+
+#[test]
+fn heavy_a_keyset_is_not_rotated_for_hours_to_find_that_replicas_are_hidden() {
+    let Some((server, _)) = replicated_postgres() else {
+        return;
+    };
+    let database = server.database();
+    wait_until_followed(&database);
+    let house = House::build_in(server.database(), 30);
+    drop(database);
+    let database = house.database().unwrap();
+    let url = clerk(database, &TABLES.map(|(table, _)| table));
+    let run = |arguments: &[&str]| {
+        let mut command = house.command(arguments);
+        command.env("DATABASE_URL", &url);
+        Running::start(command).wait()
+    };
+    let rotate = ["rotate", KEYSET, "--yes", "--expect-instances", "0"];
+    let refused = run(&rotate);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    for said in [GRANT, "--no-replica-check", "touched nothing"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.text());
+    }
+    assert!(!house.has_state() && house.keys().len() == 1, "nothing was touched");
+    let refused = run(&[&rotate[..], &["--no-replica-check", "--max-replica-lag", "2s"]].concat());
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.stderr.contains(GRANT), "{}", refused.text());
+    assert!(!house.has_state() && house.keys().len() == 1, "nothing was touched");
+
+    // An emergency is not put off for that; only the old key stays, and nobody waits for what cannot come to light.
+    let left = run(&[&rotate[..], &["--compromised"]].concat());
+    assert_eq!(left.code, Some(7), "{}", left.text());
+    assert_eq!(left.document["needs"][0]["name"], "replicas", "{}", left.text());
+    assert_eq!(left.document["throttled_seconds"]["replica-replay"], 0.0, "{}", left.text());
+    assert!(left.stderr.contains(GRANT), "{}", left.text());
+    assert!(!house.keys()[0].2, "{:?}", house.keys());
+    let by_hand = run(&["keys", "retire", KEYSET, "--config", "reseal.toml"]);
+    assert_eq!(by_hand.code, Some(4), "{}", by_hand.text());
+    assert!(by_hand.stderr.contains(GRANT), "{}", by_hand.text());
+    database.execute(GRANT);
+    let finished = run(&[&rotate[..], &["--compromised"]].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert!(house.keys()[0].2, "{:?}", house.keys());
 }
 
 #[test]

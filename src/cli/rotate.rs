@@ -73,6 +73,10 @@ pub struct RotateArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_lag)]
     max_replica_lag: Option<Duration>,
 
+    /// In managed use: take the old key from readers also while a replica has not replayed the last values that were moved
+    #[arg(long, conflicts_with = "table")]
+    no_replica_check: bool,
+
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -144,6 +148,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
         options.guard = Guarding::Wanted;
     }
     options.max_replica_lag = args.max_replica_lag;
+    options.replica_check = !args.no_replica_check;
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {

@@ -82,6 +82,8 @@ pub struct Options {
     pub guard: Guarding,
     /// Batches wait while a replica is further behind than this.
     pub max_replica_lag: Option<Duration>,
+    /// Whether a key is left with readers while a replica has not replayed the last values that were moved from it.
+    pub replica_check: bool,
     /// Findings that the operator has accepted by name.
     pub accepted: Vec<String>,
     /// Larger values are quarantined unread, bytes.
@@ -114,6 +116,7 @@ impl Default for Options {
             compromised: false,
             guard: Guarding::IfItStands,
             max_replica_lag: None,
+            replica_check: true,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,

@@ -58,6 +58,25 @@ impl House {
             }
             Kind::Postgres => Base::Postgres(support::postgres()?),
         };
+        Some(Self::furnish(folder, base, rows))
+    }
+
+    /// The same in this database.
+    #[allow(dead_code, reason = "not every test binary has a server of its own")]
+    pub fn build_in(database: Database, rows: i64) -> Self {
+        Self::furnish(support::tempdir(), Base::Postgres(database), rows)
+    }
+
+    /// The PostgreSQL database, for what only PostgreSQL can say.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn database(&self) -> Option<&Database> {
+        match &self.base {
+            Base::Postgres(database) => Some(database),
+            Base::Sqlite(_) => None,
+        }
+    }
+
+    fn furnish(folder: tempfile::TempDir, base: Base, rows: i64) -> Self {
         let house = Self {
             folder,
             identity: Identity::generate(),
@@ -99,7 +118,7 @@ impl House {
                 house.execute(&format!("INSERT INTO {table} VALUES {}", values.join(", ")));
             }
         }
-        Some(house)
+        house
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -148,11 +167,7 @@ impl House {
     /// The values of a table by id.
     pub fn values(&self, table: &str, column: &str) -> Vec<(i64, String)> {
         let sql = format!("SELECT id || '|' || {column} FROM {table} ORDER BY id");
-        let split = |line: String| {
-            let (id, value) = line.split_once('|').unwrap();
-            (id.parse().unwrap(), value.to_owned())
-        };
-        self.texts(&sql).into_iter().map(split).collect()
+        Self::by_id(self.texts(&sql))
     }
 
     /// The first column of an answer.
@@ -169,6 +184,15 @@ impl House {
             }
             Base::Postgres(database) => database.texts(sql).into_iter().flatten().collect(),
         }
+    }
+
+    /// Lines of an id, a stroke and a value.
+    pub fn by_id(lines: Vec<String>) -> Vec<(i64, String)> {
+        let split = |line: String| {
+            let (id, value) = line.split_once('|').unwrap();
+            (id.parse().unwrap(), value.to_owned())
+        };
+        lines.into_iter().map(split).collect()
     }
 
     fn unlock(&self) -> Unlock {
@@ -368,12 +392,17 @@ impl House {
 
     /// Every value opens for this application, in its place, to what it was.
     pub fn assert_readable(&self, app: &App) {
-        for (table, column) in TABLES {
-            for (id, value) in self.values(table, column) {
-                let opened = app.handle.open(value.as_bytes(), place(table, column, id).as_bytes());
-                let opened = opened.unwrap_or_else(|error| panic!("{table} {id}: {error}"));
-                assert_eq!(&*opened, plain(id).as_bytes());
-            }
+        for at in TABLES {
+            Self::assert_opens(app, at, self.values(at.0, at.1));
+        }
+    }
+
+    /// The same of values that were read elsewhere.
+    pub fn assert_opens(app: &App, (table, column): (&str, &str), values: Vec<(i64, String)>) {
+        for (id, value) in values {
+            let opened = app.handle.open(value.as_bytes(), place(table, column, id).as_bytes());
+            let opened = opened.unwrap_or_else(|error| panic!("{table} {id}: {error}"));
+            assert_eq!(&*opened, plain(id).as_bytes());
         }
     }
 

@@ -10,6 +10,7 @@ use crate::cli::arg::{KeyringArgs, keyset, parse_days, parse_key_id};
 use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
+use crate::rotation::Options;
 use crate::rotation::protocol::{self, Managed};
 
 /// Give a pending key to readers, or give a retired one back to them
@@ -35,14 +36,18 @@ pub struct PromoteArgs {
 
 /// Take a key from readers, once nothing needs it
 ///
-/// With --config every value of every dataset of the keyset is opened first, and every live instance must have acknowledged: while
-/// anything needs the key, it is refused, with each reason and its count. Without it nobody checks. The key stays in the keyring and
-/// can be staged again.
+/// With --config every value of every dataset of the keyset is opened first, every live instance must have acknowledged, and every
+/// replica must have replayed what was moved: while anything needs the key, it is refused, with each reason and its count. Without it
+/// nobody checks. The key stays in the keyring and can be staged again.
 #[derive(Args)]
 pub struct RetireArgs {
     /// The configuration that names the datasets of the keyset
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Also while a replica has not replayed the last values that were moved from it
+    #[arg(long, requires = "config")]
+    no_replica_check: bool,
 
     #[command(flatten)]
     which: WhichKey,
@@ -60,9 +65,9 @@ pub struct CompromiseArgs {
 /// Nothing opens values under it any more, not even those in backups. The .bak file beside the keyring is replaced, too; copies of
 /// the keyring elsewhere are yours to destroy.
 ///
-/// With --config every value of every dataset of the keyset is opened first, and every live instance must have let go of the key:
-/// while anything needs it, it is refused, with each reason and its count; and so it is before the configuration's backup_horizon
-/// has passed. Without it nobody checks but --backup-horizon.
+/// With --config every value of every dataset of the keyset is opened first, every live instance must have let go of the key, and every
+/// replica must have replayed what was moved: while anything needs it, it is refused, with each reason and its count; and so it is before
+/// the configuration's backup_horizon has passed. Without it nobody checks but --backup-horizon.
 #[derive(Args)]
 pub struct DestroyArgs {
     /// Yes, wipe it for good
@@ -76,6 +81,10 @@ pub struct DestroyArgs {
     /// How long backups are kept, such as 35d: refuse until that long after the key was retired; never less than the configuration says
     #[arg(long, value_name = "TIME", default_value = "0d", value_parser = parse_days)]
     backup_horizon: SignedDuration,
+
+    /// Also while a replica has not replayed the last values that were moved from it
+    #[arg(long, requires = "config")]
+    no_replica_check: bool,
 
     #[command(flatten)]
     which: WhichKey,
@@ -127,12 +136,16 @@ pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit
     };
     let which = args.which;
     let managed = ManagedArgs::of(which.keyset.clone(), config);
+    let options = Options {
+        replica_check: !args.no_replica_check,
+        ..Default::default()
+    };
     let choose = |keyring: &Keyring| match which.key {
         Some(id) => Ok(id),
         None => only_candidate(keyset(keyring, &which.keyset)?, "retire", candidate),
     };
     let step = async |managed: &Managed, key, progress: &_, stop: &_| protocol::retire(managed, key, progress, stop).await;
-    let given_up = managed::retire::run("retire", &managed, &which.keyring, choose, step, context)?;
+    let given_up = managed::retire::run("retire", &managed, &which.keyring, options, choose, step, context)?;
     tell("retire", &which.keyset, given_up, context)
 }
 
@@ -173,6 +186,10 @@ pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Ex
     if let Some(config) = args.config {
         let which = args.which;
         let managed = ManagedArgs::of(which.keyset.clone(), config);
+        let options = Options {
+            replica_check: !args.no_replica_check,
+            ..Default::default()
+        };
         let choose = |keyring: &Keyring| match which.key {
             Some(id) => Ok(id),
             // Never guessed: it cannot be undone.
@@ -181,7 +198,7 @@ pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Ex
         let step = async |managed: &Managed, key, progress: &_, stop: &_| {
             protocol::destroy(managed, key, horizon, progress, stop).await
         };
-        let given_up = managed::retire::run("destroy", &managed, &which.keyring, choose, step, context)?;
+        let given_up = managed::retire::run("destroy", &managed, &which.keyring, options, choose, step, context)?;
         return tell("destroy", &which.keyset, given_up, context);
     }
     change(

@@ -29,6 +29,7 @@ pub fn run(
     command: &'static str,
     args: &ManagedArgs,
     keyring: &KeyringArgs,
+    options: Options,
     key: impl FnOnce(&Keyring) -> Result<KeyId, CliError>,
     step: impl AsyncFnOnce(&Managed, KeyId, &Arc<Progress>, &Arc<Stop>) -> Result<Result<(), Vec<Need>>, ProtocolError>,
     context: &mut Context<'_>,
@@ -36,7 +37,7 @@ pub fn run(
     let mut gates = ask_only();
     // Somebody who has no instances has nobody to ask; whoever is there is asked.
     gates.expect = Some(0);
-    let managed = args.managed(keyring, gates, Options::default(), false, context)?;
+    let managed = args.managed(keyring, gates, options, false, context)?;
     let open = || Keyring::open(&managed.keyring, &managed.unlock, 0).map_err(CliError::from);
     let key = key(&open()?)?;
     let needs = tuning::run(context.output.is_json(), async |progress, stop| {

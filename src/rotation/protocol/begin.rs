@@ -14,6 +14,7 @@ use super::ledgers::Ledgers;
 use super::machine::{Machine, ManagedReport};
 use super::operators::Operators;
 use super::phase::Phase;
+use super::replicas;
 use super::seen;
 use super::sessions::Ending;
 use super::{Managed, ProtocolError, Watch, Wish};
@@ -127,6 +128,10 @@ async fn refuse_early(
             "nobody has decided how long backups need the old key: backup_horizon is missing in [policy]",
             "write backup_horizon = \"35d\" (or what holds) into the configuration; or leave the old key with readers: --no-retire",
         ));
+    }
+    // In a compromise nothing is put off for that: it is said in the end, when everything is moved.
+    if wish.retire && aim.mode == Mode::Scheduled {
+        replicas::refuse_blind(managed).await?;
     }
     let live = ledgers
         .instances(stop)

@@ -1,4 +1,4 @@
-//! Wiping a key for good, once nothing needs it: no value, no instance, no backup.
+//! Wiping a key for good, once nothing needs it: no value, no instance, no replica, no backup.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use super::super::progress::{Progress, Stop};
 use super::gate::{self, GateKind};
 use super::ledgers::Ledgers;
+use super::replicas::Replicas;
 use super::retire::{Need, needs};
 use super::{Managed, ProtocolError, dataset};
 use crate::key::{KeyId, KeyState, Previous};
@@ -35,6 +36,7 @@ pub async fn destroy(
         let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
         let now = gate::look(asked, &mut ledgers, stop).await?;
         let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
+        needs.extend(Replicas::mark(managed).await?.need().await);
         needs.extend(open.map(|(_, record)| Need::Rotation {
             id: record.id,
             owner: record.owner,

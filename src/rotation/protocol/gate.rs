@@ -282,5 +282,5 @@ fn seconds(milliseconds: i64) -> u64 {
 }
 
 /// Instances report other keys within moments; a small read four times a second is nothing to a database.
-const POLL: Duration = Duration::from_millis(250);
-const SAY_EVERY: Duration = Duration::from_secs(10);
+pub(super) const POLL: Duration = Duration::from_millis(250);
+pub(super) const SAY_EVERY: Duration = Duration::from_secs(10);

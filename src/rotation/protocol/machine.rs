@@ -18,6 +18,7 @@ use super::gate::{self, Gate, GateKind, Passed};
 use super::guards::{self, Guards};
 use super::ledgers::Ledgers;
 use super::phase::Phase;
+use super::replicas::Replicas;
 use super::retire::{self, Need, RetirementProof};
 use super::sessions::{Ending, SessionsReport};
 use super::{Managed, ProtocolError, Watch, Wish};
@@ -261,6 +262,15 @@ impl<'m> Machine<'m> {
             return self.report(Vec::new()).await;
         }
         let keys = retire::retirable(self.keyset()?);
+        let behind = match is_clean {
+            true => {
+                Replicas::mark(self.managed)
+                    .await?
+                    .wait(self.managed, (self.progress, self.stop), self.watch)
+                    .await?
+            }
+            false => None,
+        };
         let instances = self.ledgers.instances(self.stop).await?;
         let now = Gate::of(
             GateKind::Promote,
@@ -271,12 +281,10 @@ impl<'m> Machine<'m> {
         );
         let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
         let refuted = self.datasets.iter().filter(|dataset| dataset.report.is_refuted()).count();
-        let beyond = match refuted {
-            0 => Vec::new(),
-            datasets => vec![Need::Refuted {
-                datasets: datasets as u64,
-            }],
-        };
+        let refuted = (refuted > 0).then_some(Need::Refuted {
+            datasets: refuted as u64,
+        });
+        let beyond = refuted.into_iter().chain(behind).collect();
         match retire::prove(self.managed, keys, promoted, &now, censuses, beyond) {
             Ok(proof) => {
                 self.retire(proof).await?;

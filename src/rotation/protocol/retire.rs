@@ -9,6 +9,7 @@ use super::super::census::Census;
 use super::super::progress::{Progress, Stop};
 use super::gate::{self, Gate, GateKind, Passed};
 use super::ledgers::Ledgers;
+use super::replicas::Replicas;
 use super::{Managed, ProtocolError, dataset, label};
 use crate::key::{Key, KeyId, KeyState, Keyset, KeysetError, Previous};
 use crate::store::ledger::rotation::RotationRecord;
@@ -38,6 +39,13 @@ pub enum Need {
         /// In how many datasets.
         datasets: u64,
     },
+    /// Replicas have not replayed the last values that were moved from it.
+    Replicas {
+        /// Which, and how far they are.
+        names: Vec<String>,
+        /// What lets this user see those that are hidden from it, if any are.
+        grant: Option<String>,
+    },
     /// Live instances have not acknowledged the promotion, and may seal with it.
     Instances {
         /// Their names.
@@ -62,7 +70,7 @@ impl Need {
         match self {
             Self::Values { count, .. } | Self::NotCurrent { count } | Self::Quarantine { count } => *count,
             Self::Refuted { datasets } => *datasets,
-            Self::Instances { names, .. } => names.len() as u64,
+            Self::Instances { names, .. } | Self::Replicas { names, .. } => names.len() as u64,
             Self::BackupHorizon | Self::Rotation { .. } => 1,
         }
     }
@@ -74,6 +82,7 @@ impl Need {
             Self::NotCurrent { .. } => "not-current",
             Self::Quarantine { .. } => "quarantine",
             Self::Refuted { .. } => "refuted",
+            Self::Replicas { .. } => "replicas",
             Self::Instances { .. } => "instances",
             Self::BackupHorizon => "backup-horizon",
             Self::Rotation { .. } => "rotation",
@@ -91,6 +100,18 @@ impl fmt::Display for Need {
                 f,
                 "the database found values under it in {datasets} datasets that were verified: somebody writes past the guard"
             ),
+            Self::Replicas { names, grant } => {
+                write!(
+                    f,
+                    "{} replicas are not known to have replayed the last values that were moved from it: {}",
+                    names.len(),
+                    names.join("; ")
+                )?;
+                match grant {
+                    Some(grant) => write!(f, " (an administrator can change that: {grant})"),
+                    None => Ok(()),
+                }
+            }
             Self::Instances { names, why } => write!(f, "{} instances may seal with it: {why}", names.len()),
             Self::BackupHorizon => f.write_str("nobody has decided how long backups need it: [policy] backup_horizon"),
             Self::Rotation { id, owner } => write!(f, "rotation {id} is open ({owner})"),
@@ -200,7 +221,7 @@ pub async fn retire(
     let before = gate::look(asked, &mut ledgers, stop).await?.pass(&managed.gates);
     let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
     let now = gate::look(asked, &mut ledgers, stop).await?;
-    let mut needs = Vec::new();
+    let mut needs: Vec<Need> = Replicas::mark(managed).await?.need().await.into_iter().collect();
     if let Some((_, record)) = open {
         needs.push(Need::Rotation {
             id: record.id,

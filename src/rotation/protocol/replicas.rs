@@ -1,0 +1,157 @@
+//! Replicas before a key is retired: whoever reads on one sees values under the old key until it has replayed the last batch that moved
+//! them, and must be able to open them until then.
+
+use std::time::Instant;
+
+use super::super::progress::{Progress, Stop};
+use super::super::throttle::Reason;
+use super::retire::Need;
+use super::{Managed, Place, ProtocolError, Watch};
+use crate::store::StoreError;
+use crate::store::replicas::{Behind, Left, ReplicaWatch};
+
+/// A database, and what watches its replicas.
+type Watched<'m> = (&'m Place, Box<dyn ReplicaWatch>);
+
+/// The replicas of a keyset's databases, and the positions that they must have replayed.
+pub(super) struct Replicas<'m> {
+    watched: Vec<(Watched<'m>, i64)>,
+    /// Databases that cannot tell a position, and why.
+    mute: Vec<String>,
+}
+
+impl<'m> Replicas<'m> {
+    /// Takes the position of each database after everything that was moved so far.
+    pub(super) async fn mark(managed: &'m Managed) -> Result<Self, ProtocolError> {
+        let (mut watched, mut mute) = (Vec::new(), Vec::new());
+        for (place, mut watch) in watches(managed)? {
+            let failed = |error| ProtocolError::store("replicas", error);
+            place.store.settle().await.map_err(failed)?;
+            match watch.position().await {
+                Ok(position) => watched.push(((place, watch), position)),
+                Err(error @ StoreError::Statement { .. }) => mute.push(format!("those of {}: {error}", place.name)),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(Self { watched, mute })
+    }
+
+    /// Those that have not replayed it yet. What cannot be asked is not known to have.
+    pub(super) async fn need(&mut self) -> Option<Need> {
+        let (mut names, mut grant) = (self.mute.clone(), None);
+        for ((place, watch), position) in &mut self.watched {
+            match watch.behind(*position).await {
+                Ok(behind) => {
+                    names.extend(behind.iter().map(|replica| describe(place, replica)));
+                    if behind.iter().any(|replica| replica.left == Left::Hidden) {
+                        grant = grant.or(watch.forbidden().await.ok().flatten());
+                    }
+                }
+                Err(error) => names.push(format!("those of {}: {error}", place.name)),
+            }
+        }
+        (!names.is_empty()).then_some(Need::Replicas { names, grant })
+    }
+
+    /// The same, once they have had the time that a gate waits. What is hidden from this user does not come to light by waiting.
+    pub(super) async fn wait(
+        &mut self,
+        managed: &Managed,
+        (progress, stop): (&Progress, &Stop),
+        watch: &dyn Watch,
+    ) -> Result<Option<Need>, ProtocolError> {
+        let begun = Instant::now();
+        let mut said_at: Option<Instant> = None;
+        let waiting = Waiting { progress, begun };
+        while let Some(need) = self.need().await {
+            let is_hidden = matches!(need, Need::Replicas { grant: Some(_), .. });
+            if is_hidden || !self.mute.is_empty() || begun.elapsed() >= managed.gates.timeout {
+                return Ok(Some(need));
+            }
+            waiting.why(need.to_string());
+            if said_at.is_none_or(|at| at.elapsed() >= super::gate::SAY_EVERY) {
+                watch.say(&format!("waiting for replicas, {} s: {need}", begun.elapsed().as_secs()));
+                said_at = Some(Instant::now());
+            }
+            stop.sleep(super::gate::POLL).await;
+            if stop.requested() {
+                return Err(ProtocolError::Stopped);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Refuses a rotation that could not know in the end what replicas have replayed. Asked before anything is touched.
+pub(super) async fn refuse_blind(managed: &Managed) -> Result<(), ProtocolError> {
+    for (place, mut watch) in watches(managed)? {
+        let failed = |error| match error {
+            StoreError::Statement { .. } => ProtocolError::refused(
+                format!("database {} cannot tell what its replicas have replayed: {error}", place.name),
+                "if nobody reads on a replica of it: --no-replica-check; or leave the old key with readers: --no-retire",
+            ),
+            error => ProtocolError::store("replicas", error),
+        };
+        watch.position().await.map_err(failed)?;
+        let seen = watch.behind(0).await.map_err(failed)?;
+        if !seen.iter().any(|replica| replica.left == Left::Hidden) {
+            continue;
+        }
+        if let Some(grant) = watch.forbidden().await.map_err(failed)? {
+            return Err(ProtocolError::refused(
+                format!(
+                    "database {} has replicas, and does not tell this user what they have replayed: the old key could not be taken from readers",
+                    place.name
+                ),
+                format!(
+                    "let an administrator run: {grant}; or do not ask replicas: --no-replica-check; or leave the old key with readers: --no-retire"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What watches the replicas of each database, of the kind that has some.
+fn watches(managed: &Managed) -> Result<Vec<Watched<'_>>, ProtocolError> {
+    let mut watches = Vec::new();
+    for place in managed.places.iter().filter(|_| managed.options.replica_check) {
+        match place.store.replicas() {
+            Ok(watch) => watches.push((place, watch)),
+            Err(StoreError::Refused(_)) => {}
+            Err(error) => return Err(ProtocolError::store("replicas", error)),
+        }
+    }
+    Ok(watches)
+}
+
+fn describe(place: &Place, replica: &Behind) -> String {
+    let what = match replica.left {
+        Left::Bytes(bytes) => format!("has {bytes} bytes to replay"),
+        Left::Away => "is away".to_owned(),
+        Left::Hidden => "is hidden from this user".to_owned(),
+    };
+    format!("{} of {} {what}", replica.name.escape_debug(), place.name)
+}
+
+/// Shows that a run waits, for as long as this lives, and counts the time.
+struct Waiting<'p> {
+    progress: &'p Progress,
+    begun: Instant,
+}
+
+impl Waiting<'_> {
+    fn why(&self, why: String) {
+        self.progress.throttle.set(Reason::ReplicaReplay, Some(why));
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let throttle = &self.progress.throttle;
+        if throttle.holds(Reason::ReplicaReplay) {
+            throttle.count(Reason::ReplicaReplay, self.begun.elapsed());
+        }
+        throttle.set(Reason::ReplicaReplay, None);
+    }
+}
