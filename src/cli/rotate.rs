@@ -185,7 +185,15 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     });
     match outcome {
         Ok((prepared, report, progress)) => finish(&prepared, &report, &progress, begun, context),
-        Err(error) => unfinished(&error, seen.as_deref(), begun, context),
+        Err(error) => {
+            let may_have_written = !matches!(error.exit(), Exit::Usage | Exit::Unusable | Exit::Refused | Exit::Conflict);
+            if args.guard && may_have_written {
+                context.output.say(
+                    "guard: if it was put up, it stays for the next run, and refuses new values under the old key; reseal guard remove takes it away",
+                );
+            }
+            unfinished(&error, seen.as_deref(), begun, context)
+        }
     }
 }
 

@@ -104,7 +104,11 @@ impl Guard {
 
     /// Takes it away. `false` when somebody held the table for too long.
     pub(super) async fn take_away(&self) -> Result<bool, RotationError> {
-        or_locked_out(take_away(&*self.store, &self.stop, self.survey.table_id, &self.spec.plan).await)
+        match take_away(&*self.store, &self.stop, self.survey.table_id, &self.spec.plan).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_locked_out(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -134,15 +138,6 @@ pub(super) fn standing(survey: &Survey) -> impl Iterator<Item = (&str, &[String]
 /// The part of a guard's name that says whose it is.
 pub(super) fn own_plan(prepared: &Prepared) -> String {
     prepared.recipe.identity(&prepared.survey.table, &prepared.target).id
-}
-
-/// `false` when somebody held the table for too long.
-pub(super) fn or_locked_out(taken: Result<(), RotationError>) -> Result<bool, RotationError> {
-    match taken {
-        Ok(()) => Ok(true),
-        Err(error) if is_locked_out(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Takes away the guard of a rotation from the table with this oid.
@@ -200,7 +195,8 @@ impl<'a> Attempts<'a> {
     }
 }
 
-fn is_locked_out(error: &RotationError) -> bool {
+/// Whether somebody held the table for too long.
+pub(super) fn is_locked_out(error: &RotationError) -> bool {
     matches!(error, RotationError::Store { cause, .. } if cause.is_retryable())
 }
 

@@ -78,15 +78,15 @@ impl<'m> Guards<'m> {
         Ok(proofs)
     }
 
-    /// Takes away every guard that a rotation of this keyset has put up, whoever ran it. Says of each dataset whether all are gone;
-    /// the others are held by somebody for too long.
-    pub(super) async fn take_away(&self, keyset: &Keyset, target: KeyId) -> Result<Vec<bool>, ProtocolError> {
-        let mut gone = Vec::new();
+    /// Takes away every guard that a rotation of this keyset has put up, whoever ran it. Gives for each dataset the error that says that
+    /// somebody holds its table for too long, if so.
+    pub(super) async fn take_away(&self, keyset: &Keyset, target: KeyId) -> Result<Vec<Option<ProtocolError>>, ProtocolError> {
+        let mut left = Vec::new();
         for dataset in &self.managed.datasets {
             let prepared = dataset::prepare(self.managed, dataset, keyset, target).await?;
-            gone.push(self.take_from(dataset, &prepared, keyset, |_| true).await?);
+            left.push(self.take_from(dataset, &prepared, keyset, |_| true).await?);
         }
-        Ok(gone)
+        Ok(left)
     }
 
     async fn take_from(
@@ -95,14 +95,18 @@ impl<'m> Guards<'m> {
         prepared: &Prepared,
         keyset: &Keyset,
         goes: impl Fn(&str) -> bool,
-    ) -> Result<bool, ProtocolError> {
+    ) -> Result<Option<ProtocolError>, ProtocolError> {
         let (store, survey) = (&self.managed.places[dataset.place].store, &prepared.survey);
-        let mut gone = true;
+        let failed = ProtocolError::dataset(&dataset.name);
+        let mut left = None;
         for plan in of_keyset(survey, keyset).filter(|plan| goes(plan)) {
-            let taken = guard::take_away(&**store, self.stop, survey.table_id, plan).await;
-            gone &= guard::or_locked_out(taken).map_err(ProtocolError::dataset(&dataset.name))?;
+            match guard::take_away(&**store, self.stop, survey.table_id, plan).await {
+                Ok(()) => {}
+                Err(error) if guard::is_locked_out(&error) => left = Some(failed(error)),
+                Err(error) => return Err(failed(error)),
+            }
         }
-        Ok(gone)
+        Ok(left)
     }
 }
 

@@ -153,7 +153,7 @@ impl<'m> Machine<'m> {
         self.enter(Phase::Promote).await?;
         let target = self.target;
         // From now on writers seal with the target: no guard of an earlier rotation, or of this one before it turned, may refuse it.
-        self.take_guards_away("nothing was promoted").await?;
+        self.take_guards_away().await?;
         let old = match (self.direction, self.mode) {
             (Direction::Back, _) | (_, Mode::Scheduled) => OldPrimary::Retires,
             (_, Mode::Compromised(Policy::LockDown)) => OldPrimary::IsCompromised,
@@ -316,12 +316,15 @@ impl<'m> Machine<'m> {
 
     /// The guards go before the end: whoever dies in between ends the rotation, and them, by the same command.
     async fn finish(&mut self) -> Result<(), ProtocolError> {
-        let gone = self.guards.take_away(self.keyset()?, self.target).await?;
-        for (dataset, gone) in self.managed.datasets.iter().zip(&gone) {
+        let left = self.guards.take_away(self.keyset()?, self.target).await?;
+        for (dataset, left) in self.managed.datasets.iter().zip(&left) {
             if let Some(report) = self.datasets.iter_mut().find(|known| known.name == dataset.name) {
-                report.report.guard = report.report.guard.map(|guard| GuardReport { removed: *gone, ..guard });
+                report.report.guard = report.report.guard.map(|guard| GuardReport {
+                    removed: left.is_none(),
+                    ..guard
+                });
             }
-            if !gone {
+            if left.is_some() {
                 self.watch.say(&format!(
                     "dataset {}: its guard could not be removed, because others hold the table; try again later: reseal guard remove",
                     dataset.name
@@ -336,15 +339,10 @@ impl<'m> Machine<'m> {
         self.step(end, true).await
     }
 
-    async fn take_guards_away(&self, durable: &str) -> Result<(), ProtocolError> {
-        let gone = self.guards.take_away(self.keyset()?, self.target).await?;
-        if gone.iter().all(|gone| *gone) {
-            return Ok(());
-        }
-        Err(ProtocolError::refused(
-            format!("a guard could not be removed, because others hold its table; {durable}"),
-            "run the same command again; or look for the transaction that lasts: pg_stat_activity",
-        ))
+    /// All of them, or it is an error.
+    async fn take_guards_away(&self) -> Result<(), ProtocolError> {
+        let left = self.guards.take_away(self.keyset()?, self.target).await?;
+        left.into_iter().flatten().next().map_or(Ok(()), Err)
     }
 
     /// The new key of a rotation that is rolled back before anybody could have sealed with it.
