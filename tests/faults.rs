@@ -7,6 +7,7 @@ mod support;
 
 mod faults {
     pub mod busy;
+    pub mod proving;
 }
 
 use std::process::Command;

@@ -10,6 +10,7 @@ mod protocol {
     pub mod house;
     pub mod interruptions;
     pub mod orders;
+    pub mod proving;
     pub mod retirement;
     pub mod sessions;
     pub mod staging;
@@ -68,6 +69,9 @@ scenarios!(
     orders::{
         a_paused_keyset_is_not_promoted_and_moves_nothing,
         an_aborted_rotation_of_a_keyset_goes_on_with_the_same_command,
+    },
+    proving::{
+        killed_while_it_proves_it_proves_the_same,
     },
     sessions::{
         a_leak_ends_every_session_before_values_are_moved_and_no_login_of_after,
