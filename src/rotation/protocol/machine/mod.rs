@@ -3,28 +3,28 @@
 //! The new key is on disk before anything else. Keys change under the keyring's lock, and only while the record is still ours: an
 //! operator who was paused and lost the rotation changes no key any more.
 
+mod end;
+mod record;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
-
 use super::super::Guarding;
-use super::super::guard::{GuardReport, Proof};
+use super::super::guard::Proof;
 use super::super::progress::{Progress, Stop};
 use super::dataset::{self, DatasetReport};
 use super::decide::{self, Aim, Direction, Mode, Policy};
-use super::gate::{self, Gate, GateKind, Passed};
+use super::gate::{Gate, GateKind, Passed};
 use super::guards::{self, Guards};
 use super::ledgers::Ledgers;
 use super::phase::Phase;
-use super::replicas::Replicas;
-use super::retire::{self, Need, RetirementProof};
+use super::retire::Need;
 use super::sessions::{Ending, SessionsReport};
 use super::{Managed, ProtocolError, Watch, Wish};
-use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, OldPrimary, Previous};
+use crate::key::{Key, KeyId, KeyState, Keyring, OldPrimary};
 use crate::store::ledger::instance::Instance;
-use crate::store::ledger::rotation::{Change, RotationRecord};
+use crate::store::ledger::rotation::RotationRecord;
 
 /// What a rotation of a keyset did and found.
 pub struct ManagedReport {
@@ -254,113 +254,10 @@ impl<'m> Machine<'m> {
         Ok(agrees)
     }
 
-    /// Takes the old keys from readers if nothing needs them; otherwise says what does.
-    async fn conclude(mut self, promoted: &Passed) -> Result<ManagedReport, ProtocolError> {
-        let is_clean = self.datasets.iter().all(|dataset| dataset.report.verified);
-        if !self.wish.retire && is_clean {
-            self.finish().await?;
-            return self.report(Vec::new()).await;
-        }
-        let keys = retire::retirable(self.keyset()?);
-        let behind = match is_clean {
-            true => {
-                Replicas::mark(self.managed)
-                    .await?
-                    .wait(self.managed, (self.progress, self.stop), self.watch)
-                    .await?
-            }
-            false => None,
-        };
-        let instances = self.ledgers.instances(self.stop).await?;
-        let now = Gate::of(
-            GateKind::Promote,
-            promoted.gate().needed,
-            self.target,
-            &instances,
-            &self.evicted,
-        );
-        let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
-        let refuted = self.datasets.iter().filter(|dataset| dataset.report.is_refuted()).count();
-        let refuted = (refuted > 0).then_some(Need::Refuted {
-            datasets: refuted as u64,
-        });
-        let beyond = refuted.into_iter().chain(behind).collect();
-        match retire::prove(self.managed, keys, promoted, &now, censuses, beyond) {
-            Ok(proof) => {
-                self.retire(proof).await?;
-                self.let_go().await?;
-                self.report(Vec::new()).await
-            }
-            Err(needs) => self.report(needs).await,
-        }
-    }
-
-    /// Irreversible for readers: takes what only the verification can give.
-    async fn retire(&mut self, proof: RetirementProof) -> Result<(), ProtocolError> {
-        self.enter(Phase::Retire).await?;
-        let retired = self.edit(|keyset, now| proof.retire(keyset, now)).await?;
-        for key in &retired {
-            self.watch.say(&format!("key {key} is no longer given to readers"));
-        }
-        self.retired.extend(retired);
-        Ok(())
-    }
-
-    /// Waits until every live instance has let go of what was retired; then the rotation is over.
-    async fn let_go(&mut self) -> Result<(), ProtocolError> {
-        let begun = Instant::now();
-        let passed = self.gate(GateKind::Retire).await?;
-        self.done(Phase::Retire, begun, Some(passed.gate().clone()));
-        self.finish().await
-    }
-
-    /// The guards go before the end: whoever dies in between ends the rotation, and them, by the same command.
-    async fn finish(&mut self) -> Result<(), ProtocolError> {
-        let left = self.guards.take_away(self.keyset()?, self.target).await?;
-        for (dataset, left) in self.managed.datasets.iter().zip(&left) {
-            if let Some(report) = self.datasets.iter_mut().find(|known| known.name == dataset.name) {
-                report.report.guard = report.report.guard.map(|guard| GuardReport {
-                    removed: left.is_none(),
-                    ..guard
-                });
-            }
-            if left.is_some() {
-                self.watch.say(&format!(
-                    "dataset {}: its guard could not be removed, because others hold the table; try again later: reseal guard remove",
-                    dataset.name
-                ));
-            }
-        }
-        let end = match self.direction {
-            Direction::Forward => Phase::Done,
-            Direction::Back => Phase::RolledBack,
-        };
-        self.ledgers.forget_snapshots(self.home, &self.record.id, self.stop).await?;
-        self.step(end, true).await
-    }
-
     /// All of them, or it is an error.
     async fn take_guards_away(&self) -> Result<(), ProtocolError> {
         let left = self.guards.take_away(self.keyset()?, self.target).await?;
         left.into_iter().flatten().next().map_or(Ok(()), Err)
-    }
-
-    /// The new key of a rotation that is rolled back before anybody could have sealed with it.
-    fn never_promoted(&self) -> Result<Option<KeyId>, ProtocolError> {
-        let new = KeyId(self.record.to_key);
-        let key = self.keyset()?.get(new);
-        let was_primary = |key: &Key| key.transitions().iter().any(|entry| entry.state == KeyState::Primary);
-        let never = self.direction == Direction::Back && key.is_some_and(|key| !was_primary(key));
-        Ok(never.then_some(new))
-    }
-
-    async fn take_back(&mut self, new: KeyId) -> Result<(), ProtocolError> {
-        if self.keyset()?.get(new).is_some_and(Key::is_offered) {
-            self.edit(|keyset, now| keyset.retire(new, now)).await?;
-            self.retired.push(new);
-            self.watch.say(&format!("key {new} was taken back"));
-        }
-        self.let_go().await
     }
 
     /// A rotation that became an emergency after its promotion: the key that leaked says so.
@@ -378,68 +275,6 @@ impl<'m> Machine<'m> {
             self.edit(|keyset, now| keyset.compromise(leaked, offers, now)).await?;
         }
         Ok(())
-    }
-
-    async fn gate(&mut self, kind: GateKind) -> Result<Passed, ProtocolError> {
-        let needed = self.keyset()?.revision();
-        let mut rules = self.managed.gates.clone();
-        if self.mode == Mode::Scheduled {
-            rules.evict_after = None;
-        }
-        let asked = (kind, needed, self.target);
-        gate::wait(asked, &rules, &mut self.evicted, &mut self.ledgers, self.stop, self.watch).await
-    }
-
-    /// Changes the keyset under the keyring's lock, if the rotation is still ours.
-    async fn edit<T>(
-        &mut self,
-        change: impl FnOnce(&mut Keyset, Timestamp) -> Result<T, KeysetError>,
-    ) -> Result<T, ProtocolError> {
-        let mut edit = self.managed.edit_keyring(self.record.keyring_generation)?;
-        // Asked while nobody else can change the keyring: whoever claims the rotation from now on changes it after us.
-        self.record = self
-            .ledgers
-            .change(self.home, &self.record, Change::default(), self.stop)
-            .await?;
-        let done = change(self.managed.keyset_in(&mut edit)?, (self.managed.now)())?;
-        self.keyring = edit.commit(Previous::Kept)?;
-        let seen = Change {
-            keyring_generation: Some(self.keyring.generation()),
-            ..Change::default()
-        };
-        self.record = self.ledgers.change(self.home, &self.record, seen, self.stop).await?;
-        Ok(done)
-    }
-
-    /// Enters a phase, once operators let it; entering it again is no news.
-    async fn enter(&mut self, phase: Phase) -> Result<(), ProtocolError> {
-        self.progress.throttle.pass_reading(self.stop).await;
-        if self.stop.requested() {
-            return Err(ProtocolError::Stopped);
-        }
-        if self.recorded()? == phase {
-            return Ok(());
-        }
-        self.step(phase, false).await
-    }
-
-    async fn step(&mut self, phase: Phase, is_end: bool) -> Result<(), ProtocolError> {
-        let phase = self.recorded()?.advance(phase)?;
-        let change = Change {
-            phase: Some(phase.as_str()),
-            is_end,
-            ..Change::default()
-        };
-        self.record = self.ledgers.change(self.home, &self.record, change, self.stop).await?;
-        Ok(())
-    }
-
-    fn recorded(&self) -> Result<Phase, ProtocolError> {
-        Phase::parse(&self.record.phase).ok_or_else(|| decide::edited(&self.record))
-    }
-
-    fn keyset(&self) -> Result<&Keyset, ProtocolError> {
-        self.managed.keyset_of(&self.keyring)
     }
 
     fn done(&mut self, phase: Phase, begun: Instant, gate: Option<Gate>) {
