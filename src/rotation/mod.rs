@@ -16,6 +16,7 @@ mod crew;
 pub mod detect;
 pub mod error;
 pub mod guard;
+mod hold;
 mod isolate;
 mod judge;
 mod lag;

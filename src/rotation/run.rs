@@ -8,6 +8,7 @@ use super::Guarding;
 use super::census::{Census, LISTED_MAX};
 use super::error::RotationError;
 use super::guard::{self, Guard, GuardReport, Proof};
+use super::hold::hold;
 use super::judge::Reason;
 use super::lag::LagCollector;
 use super::outcome::{RotationReport, VerifyReport};
@@ -16,10 +17,10 @@ use super::phases::Run;
 use super::plan::{self, PlanReport, Prepared};
 use super::preflight::{self, Finding, Purpose};
 use super::progress::{Progress, Stop};
-use super::retry::{ANSWERS_AN_ATTEMPT, Before, Patience, Remedy, answered, before_the_first_write};
+use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
 use crate::store::control::{Counters, LateValues, Plan, PlanIdentity, PlanStatus};
 use crate::store::ledger::request::Subject;
-use crate::store::{OperatorLock, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Opens every value. Writes nothing.
 pub async fn verify(
@@ -75,7 +76,7 @@ pub async fn rotate(
     let claimed = OnceLock::new();
     let outcome = tokio::select! {
         outcome = locked(store, prepared, (progress, stop), lag, &identity, findings, &claimed) => outcome,
-        lost = keep_lock(store, prepared, lock) => {
+        lost = hold(&**store, lock, prepared.options.away_max) => {
             // Workers end after their batch; the fence stops those of a run that was taken over.
             stop.request();
             Err(RotationError::store("re-encrypt")(lost))
@@ -245,40 +246,6 @@ async fn late(store: &Arc<dyn Store>, identity: &PlanIdentity) -> Result<LateVal
     store.control().await?.late(&identity.id, LISTED_MAX).await
 }
 
-/// Holds the operator's lock. Returns when it is lost for good: somebody else has it, or the database stays away.
-async fn keep_lock(store: &Arc<dyn Store>, prepared: &Prepared, mut lock: Box<dyn OperatorLock>) -> StoreError {
-    let options = &prepared.options;
-    let mut patience = Patience::new(options.away_max);
-    loop {
-        tokio::time::sleep(LOCK_CHECK_EVERY).await;
-        let Err(mut error) = answered(&**store, 1, lock.still_held()).await else {
-            continue;
-        };
-        // A lock may die with its connection. It is taken again, unless somebody was faster; rows are guarded by their fence.
-        loop {
-            let Remedy::Reconnect { wait } = patience.after(&error) else {
-                return error;
-            };
-            tokio::time::sleep(wait).await;
-            match answered(
-                &**store,
-                ANSWERS_AN_ATTEMPT,
-                store.lock(&prepared.survey, &options.owner, false),
-            )
-            .await
-            {
-                Ok(taken) => lock = taken,
-                Err(refused) => {
-                    error = refused;
-                    continue;
-                }
-            }
-            patience.reset();
-            break;
-        }
-    }
-}
-
 /// What a verification saw, as counters: nothing was written.
 fn seen(census: &Census) -> Counters {
     Counters {
@@ -295,5 +262,3 @@ impl From<StoreError> for RotationError {
         RotationError::store("preflight")(cause)
     }
 }
-
-const LOCK_CHECK_EVERY: Duration = Duration::from_secs(3);

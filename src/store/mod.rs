@@ -132,6 +132,10 @@ pub struct ColumnSample {
 pub trait OperatorLock: Send {
     /// Fails when the lock was lost (a connection cut, a take-over).
     async fn still_held(&mut self) -> Result<(), StoreError>;
+
+    /// Takes a lock again whose connection was lost. What the server still keeps of that connection is ended: a network that swallows
+    /// everything lets it stand there for hours, and nobody else is behind it.
+    async fn retake(&mut self) -> Result<(), StoreError>;
 }
 
 /// How many workers a database can use.

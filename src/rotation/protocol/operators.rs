@@ -1,10 +1,8 @@
 //! One operator a keyset: the locks in its databases, held as long as the rotation runs.
 
-use std::time::Duration;
-
 use futures_util::future::select_all;
 
-use super::super::retry::{Patience, Remedy};
+use super::super::hold::hold;
 use super::{Managed, Place, ProtocolError};
 use crate::store::ledger::rotation::RotationRecord;
 use crate::store::{OperatorLock, StoreError};
@@ -45,40 +43,8 @@ impl<'m> Operators<'m> {
         let keeping = self
             .locks
             .into_iter()
-            .map(|(place, lock)| Box::pin(keep_one(managed, place, lock)));
+            .map(|(place, lock)| Box::pin(hold(&*place.store, lock, managed.options.away_max)));
         let (lost, _, _) = select_all(keeping).await;
         ProtocolError::store("lock", lost)
     }
 }
-
-async fn keep_one(managed: &Managed, place: &Place, mut lock: Box<dyn OperatorLock>) -> StoreError {
-    let mut patience = Patience::new(managed.options.away_max);
-    loop {
-        tokio::time::sleep(CHECK_EVERY).await;
-        let Err(mut error) = lock.still_held().await else {
-            continue;
-        };
-        // A lock may die with its connection. It is taken again, unless somebody was faster.
-        loop {
-            let Remedy::Reconnect { wait } = patience.after(&error) else {
-                return error;
-            };
-            tokio::time::sleep(wait).await;
-            match place
-                .store
-                .lock_keyset(managed.keyset.as_str(), &managed.options.owner, false)
-                .await
-            {
-                Ok(taken) => lock = taken,
-                Err(refused) => {
-                    error = refused;
-                    continue;
-                }
-            }
-            patience.reset();
-            break;
-        }
-    }
-}
-
-const CHECK_EVERY: Duration = Duration::from_secs(3);

@@ -12,10 +12,17 @@ use crate::store::{OperatorLock, StoreError};
 /// The connection that holds the lock.
 pub struct AdvisoryLock {
     connection: PgConnection,
+    backend: Backend,
     name: LockName,
     server: Server,
     owner: String,
     met: Met,
+}
+
+/// The server's own name for a connection: process ids are used again.
+struct Backend {
+    pid: i32,
+    since: String,
 }
 
 /// What is locked: the two halves of the lock's name.
@@ -53,7 +60,25 @@ impl AdvisoryLock {
     /// Takes the lock, or says who has it. With `take_over` the holder's connection is ended first; its
     /// workers are stopped by the fence of the ranges.
     pub async fn take(server: &Server, name: LockName, owner: &str, take_over: bool) -> Result<Self, StoreError> {
+        Self::take_after(None, server, name, owner, take_over).await
+    }
+
+    async fn take_after(
+        lost: Option<&Backend>,
+        server: &Server,
+        name: LockName,
+        owner: &str,
+        take_over: bool,
+    ) -> Result<Self, StoreError> {
         let (mut connection, met) = server.connect_and_meet(owner).await?;
+        if let Some(lost) = lost {
+            sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2")
+                .bind(lost.pid)
+                .bind(&lost.since)
+                .fetch_all(&mut connection)
+                .await
+                .map_err(store_error)?;
+        }
         // The server needs a moment to notice that a killed process is gone.
         for attempt in 0..ATTEMPTS {
             let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
@@ -63,7 +88,15 @@ impl AdvisoryLock {
                 .await
                 .map_err(store_error)?;
             if taken {
+                let backend = sqlx::query("SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+                    .fetch_one(&mut connection)
+                    .await
+                    .map_err(store_error)?;
                 return Ok(Self {
+                    backend: Backend {
+                        pid: backend.try_get(0).map_err(store_error)?,
+                        since: backend.try_get(1).map_err(store_error)?,
+                    },
                     connection,
                     name,
                     server: server.clone(),
@@ -126,6 +159,11 @@ impl OperatorLock for AdvisoryLock {
             Err(_) => {}
         }
         self.server.require_latest(self.met)
+    }
+
+    async fn retake(&mut self) -> Result<(), StoreError> {
+        *self = Self::take_after(Some(&self.backend), &self.server, self.name, &self.owner, false).await?;
+        Ok(())
     }
 }
 

@@ -84,6 +84,11 @@ impl OperatorLock for LockFile {
         let holder = open_existing(&self.path).map_or_else(|_| UNNAMED.to_owned(), |mut file| holder(&mut file));
         Err(StoreError::Held { holder })
     }
+
+    /// A file has no connection that could be lost.
+    async fn retake(&mut self) -> Result<(), StoreError> {
+        self.still_held().await
+    }
 }
 
 impl Drop for LockFile {

@@ -457,6 +457,8 @@ pub async fn one_operator_at_a_time(fixture: &dyn Fixture) {
         matches!(&refused, StoreError::Held { holder } if holder.contains("ada@host")),
         "{refused:?}"
     );
+    // As after a connection that swallows everything: the server still keeps it.
+    first.retake().await.unwrap();
     first.still_held().await.unwrap();
     drop(first);
     // A server frees the lock when it sees that the connection ended, which may take a moment.
@@ -476,6 +478,11 @@ pub async fn a_lock_that_was_taken_over_is_noticed(fixture: &dyn Fixture) {
     let mut first = store.lock(&survey, "ada@host", false).await.unwrap();
     let mut second = store.lock(&survey, "bob@host", true).await.unwrap();
     assert!(first.still_held().await.is_err());
+    let lost = first.retake().await.unwrap_err();
+    assert!(
+        matches!(&lost, StoreError::Held { holder } if holder.contains("bob@host")),
+        "{lost:?}"
+    );
     second.still_held().await.unwrap();
     // The loser's end must not free the winner's lock.
     drop(first);
