@@ -200,7 +200,7 @@ pub struct Done {
     pub written: Written,
     /// What the values were.
     pub tally: Tally,
-    /// How long it waited for others.
+    /// How long it waited for its turn.
     pub waited: Duration,
 }
 
@@ -252,7 +252,7 @@ pub async fn run(
         Progress::add(&progress.quarantined, done.tally.quarantined);
     }
     shared.waited(done.waited);
-    // While it waited for others, these had their turn.
+    // While it waited for its turn, others had theirs.
     shared.finish(sample, begun.elapsed().saturating_sub(done.waited)).await;
     Ok(done)
 }

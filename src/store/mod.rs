@@ -301,7 +301,7 @@ pub struct InPlaceBatch {
     pub written: Written,
     /// Bytes of the values read and written.
     pub bytes: usize,
-    /// How long it waited for others, before it began and before it could commit.
+    /// How long it waited for its turn. Not at its end: whoever waits there keeps others waiting.
     pub waited: Duration,
 }
 

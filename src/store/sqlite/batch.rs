@@ -109,7 +109,8 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
     if let Some(fence) = &job.fence {
         record(connection, batch, job, fence, last.as_ref(), end, written)?;
     }
-    let waited = transaction.commit()?;
+    let waited = transaction.waited();
+    transaction.commit()?;
     Ok(Done {
         batch: InPlaceBatch {
             cursor: last,

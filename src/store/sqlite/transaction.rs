@@ -28,15 +28,20 @@ impl<'c> WriteTransaction<'c> {
         Ok(Self { connection, waited })
     }
 
+    /// How long it waited for its turn.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Outside of WAL mode a commit waits until nobody reads; whoever comes meanwhile has to wait, too, so that its turn comes. On BUSY
-    /// the transaction is still open; dropping `self` ends it. Returns how long the transaction waited for others, at both ends.
-    pub(super) fn commit(self) -> Result<Duration, StoreError> {
-        let waited = patiently(
+    /// the transaction is still open; dropping `self` ends it.
+    pub(super) fn commit(self) -> Result<(), StoreError> {
+        patiently(
             self.connection,
             "COMMIT",
             "another program keeps reading the file, and its journal mode lets nobody commit meanwhile",
-        )?;
-        Ok(self.waited + waited)
+        )
+        .map(drop)
     }
 }
 
