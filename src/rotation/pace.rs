@@ -35,19 +35,10 @@ pub struct PaceLimits {
     /// Rest after a page that was only read and opened, as a share of the time that it took. Sweeps and verification hold no lock, but
     /// without rests they keep the processor from the application.
     pub read_rest_ratio: f64,
-    /// A longer rest now and then, for a database whose other writers wait without a queue.
-    pub turn: Option<Turn>,
+    /// Whether there is a longer rest now and then, because the database's other writers wait without a queue.
+    pub gives_turns: bool,
     /// Workers, as a share of what the store proposes.
     pub workers_share: f64,
-}
-
-/// A rest in which every other writer finds its turn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Turn {
-    /// It comes after so much work, and is over before a writer that came at its beginning gives up.
-    pub every: Duration,
-    /// It lasts longer than a waiting writer takes from one look to the next.
-    pub rest: Duration,
 }
 
 impl FromStr for Profile {
@@ -93,10 +84,7 @@ impl Profile {
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             rest_ratio,
             read_rest_ratio: if self == Self::Gentle { 1.0 } else { 0.0 },
-            turn: single_writer.then_some(Turn {
-                every: TURN_EVERY,
-                rest: TURN_REST,
-            }),
+            gives_turns: single_writer,
             workers_share,
         }
     }
@@ -198,13 +186,12 @@ impl BatchController {
     /// The rest after a batch that took `busy`.
     pub fn rest(&mut self, busy: Duration) -> Duration {
         let rest = busy.mul_f64(self.limits.rest_ratio);
-        let Some(turn) = self.limits.turn else { return rest };
         self.since_turn += busy + rest;
-        if self.since_turn < turn.every {
+        if !self.limits.gives_turns || self.since_turn < TURN_EVERY {
             return rest;
         }
         self.since_turn = Duration::ZERO;
-        rest.max(turn.rest)
+        rest.max(TURN_REST)
     }
 
     /// The rest after a page that was read in `busy`.
