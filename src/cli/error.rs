@@ -74,6 +74,15 @@ impl CliError {
         self
     }
 
+    /// Adds in what it failed, around where.
+    pub fn within(self, around: &str) -> Self {
+        let place = match &self.place {
+            Some(place) => format!("{around}, {place}"),
+            None => around.to_owned(),
+        };
+        self.at(place)
+    }
+
     /// Adds what is durable all the same.
     pub fn durable(mut self, durable: impl Into<String>) -> Self {
         self.durable = Some(durable.into());

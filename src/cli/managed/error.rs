@@ -15,7 +15,7 @@ pub fn protocol_error(error: ProtocolError) -> CliError {
         ProtocolError::Preflight { dataset, findings } => {
             rotation_error(&RotationError::Refused(findings)).at(format!("dataset {dataset}"))
         }
-        ProtocolError::Dataset { dataset, cause } => rotation_error(&cause).at(format!("dataset {dataset}")),
+        ProtocolError::Dataset { dataset, cause } => rotation_error(&cause).within(&format!("dataset {dataset}")),
         ProtocolError::Held { .. } => CliError::from_error(Exit::Conflict, &error)
             .durable("nothing was touched by this run")
             .next("wait for it; or, if it hangs, run again with --take-over; or lead it to a third key with --supersede"),
