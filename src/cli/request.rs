@@ -88,13 +88,19 @@ struct RequestDocument {
     exit: u8,
 }
 
+/// Which rotation, in a document: `plan` or `keyset`.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SubjectEntry {
+    Plan(String),
+    Keyset(String),
+}
+
 /// A request as it stands.
 #[derive(Serialize)]
 pub(super) struct RequestEntry {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keyset: Option<String>,
+    #[serde(flatten)]
+    subject: SubjectEntry,
     /// `pause`, `abort`, or nothing.
     order: Option<&'static str>,
     max_rows_per_second: Option<u64>,
@@ -267,15 +273,19 @@ pub(super) fn describe_subject(subject: &Subject) -> String {
     }
 }
 
+impl SubjectEntry {
+    pub(super) fn of(subject: Subject) -> Self {
+        match subject {
+            Subject::Plan(id) => Self::Plan(id),
+            Subject::Keyset(name) => Self::Keyset(name),
+        }
+    }
+}
+
 impl RequestEntry {
     pub(super) fn of(request: Request) -> Self {
-        let (plan, keyset) = match request.subject {
-            Subject::Plan(id) => (Some(id), None),
-            Subject::Keyset(name) => (None, Some(name)),
-        };
         Self {
-            plan,
-            keyset,
+            subject: SubjectEntry::of(request.subject),
             order: request.order.map(Order::as_str),
             max_rows_per_second: request.rows_per_second,
             profile: request.profile,

@@ -3,14 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::request::{self, RequestEntry};
+use super::request::{self, RequestEntry, SubjectEntry};
 use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::store::control::Plan;
 use crate::store::ledger::instance::{Instance, Instances};
-use crate::store::ledger::request::{Requests, Subject};
+use crate::store::ledger::request::Requests;
 use crate::store::ledger::rotation::{RotationRecord, Rotations};
 use crate::store::ledger::running::{Run, Runs};
 
@@ -36,10 +36,8 @@ struct StatusDocument {
 /// A rotation that runs at this moment.
 #[derive(Serialize)]
 struct RunEntry {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keyset: Option<String>,
+    #[serde(flatten)]
+    subject: SubjectEntry,
     owner: String,
     waits_for: Vec<String>,
     heard_at: String,
@@ -243,13 +241,8 @@ fn keyset_rotation(record: RotationRecord) -> KeysetRotationEntry {
 
 impl RunEntry {
     fn of(run: Run) -> Self {
-        let (plan, keyset) = match run.subject {
-            Subject::Plan(id) => (Some(id), None),
-            Subject::Keyset(name) => (None, Some(name)),
-        };
         Self {
-            plan,
-            keyset,
+            subject: SubjectEntry::of(run.subject),
             owner: run.owner,
             waits_for: run.waits_for,
             heard_at: run.heard_at,
