@@ -145,9 +145,7 @@ impl MarkOptions {
         }
         Ok(at)
     }
-}
 
-impl MarkOptions {
     /// The second up to which a mark ends no token that may still live, by a store whose clock says `now`: whatever was issued before
     /// it has expired, also for a verifier whose clock is behind.
     pub(super) fn spent_until(&self, now: Timestamp) -> Option<i64> {
