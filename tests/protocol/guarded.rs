@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::people::Live;
 
-use super::house::{House, KEYSET, Kind, PATIENT, TABLES, eventually};
+use super::house::{House, KEYSET, Kind, PATIENT, SLOWLY, TABLES, eventually};
 
 /// Names of everything that guards consist of.
 fn parts(house: &House) -> Vec<String> {
@@ -30,17 +30,9 @@ fn takes(house: &House, (table, column): (&str, &str), value: &str) -> bool {
 
 const HOUR: Duration = Duration::from_secs(3600);
 const GUARDED: &[&str] = &["--guard", "--gate-timeout", "60s"];
-const SLOWLY: &[&str] = &[
-    "--guard",
-    "--gate-timeout",
-    "60s",
-    "--profile",
-    "gentle",
-    "--batch-rows",
-    "10",
-    "--workers",
-    "1",
-];
+fn slowly() -> Vec<&'static str> {
+    [&["--guard"], SLOWLY].concat()
+}
 
 #[test]
 fn guards_stand_from_the_last_acknowledgement_to_the_end() {
@@ -89,7 +81,7 @@ fn a_rollback_takes_the_guards_away_before_anybody_seals_with_the_old_key() {
         .iter()
         .map(|(table, column)| house.values(table, column)[0].1.clone())
         .collect();
-    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    let mut running = house.rotate_until("re-encrypt", &slowly());
     eventually("values are moved", || (house.moved() > 20).then_some(()));
     // kill -9: the guards stay.
     assert!(running.kill());
@@ -123,7 +115,7 @@ fn heavy_a_guard_that_others_keep_from_going_ends_the_run_as_incomplete() {
         return;
     };
     let app = house.app("shop");
-    let mut running = house.rotate_until("re-encrypt", SLOWLY);
+    let mut running = house.rotate_until("re-encrypt", &slowly());
     eventually("values are moved", || (house.moved() > 20).then_some(()));
     assert!(running.kill());
     let mut reader = Live::open(&house.url());
@@ -151,14 +143,14 @@ fn a_run_that_died_under_its_guards_goes_on_under_them_and_a_third_key_replaces_
         return;
     };
     let app = house.app("shop");
-    let running = house.rotate_until("re-encrypt", SLOWLY);
+    let running = house.rotate_until("re-encrypt", &slowly());
     eventually("values are moved", || (house.moved() > 20).then_some(()));
     running.signal(Signal::INT);
     assert_eq!(running.wait().code, Some(5));
     let first = parts(&house);
     assert!(!first.is_empty());
 
-    let mut running = house.start(&[&["rotate", KEYSET, "--yes", "--supersede"], SLOWLY].concat());
+    let mut running = house.start(&[&["rotate", KEYSET, "--yes", "--supersede"], slowly().as_slice()].concat());
     eventually("another guard stands", || {
         let now = parts(&house);
         (now.iter().any(|name| name.starts_with("zz") && !first.contains(name))).then_some(())

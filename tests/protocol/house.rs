@@ -458,6 +458,17 @@ fn text(bytes: &[u8]) -> String {
 
 pub const TABLES: [(&str, &str); 2] = [("customers", "email"), ("notes", "note")];
 
+/// Batch by batch, so that there is a middle.
+pub const SLOWLY: &[&str] = &[
+    "--profile",
+    "gentle",
+    "--batch-rows",
+    "10",
+    "--workers",
+    "1",
+    "--gate-timeout",
+    "60s",
+];
 /// Long enough for every gate of a test that must open.
 pub const PATIENT: &[&str] = &["--gate-timeout", "60s"];
 /// For gates that must not.

@@ -5,20 +5,9 @@ use std::time::Duration;
 use reseal::key::KeyState;
 use serde_json::Value;
 
-use super::house::{BRIEF, House, Kind, PATIENT, eventually};
+use super::house::{BRIEF, House, Kind, PATIENT, SLOWLY, eventually};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Small batches with rests, so that there is a middle.
-const SLOWLY: &[&str] = &[
-    "--profile",
-    "gentle",
-    "--batch-rows",
-    "10",
-    "--workers",
-    "1",
-    "--gate-timeout",
-    "60s",
-];
 
 pub fn a_killed_rotation_goes_on_in_its_phase(kind: Kind) {
     let Some(house) = House::build(kind, 300) else { return };

@@ -4,21 +4,11 @@ use std::time::Duration;
 
 use reseal::key::KeyState;
 
-use super::house::{House, Kind, PATIENT, eventually};
+use super::house::{House, Kind, PATIENT, SLOWLY, eventually};
 
 /// Batch by batch of ten, they last for longer than it takes to be heard.
 const ROWS: i64 = 3_000;
 const HOUR: Duration = Duration::from_secs(3600);
-const SLOWLY: &[&str] = &[
-    "--gate-timeout",
-    "60s",
-    "--profile",
-    "gentle",
-    "--batch-rows",
-    "10",
-    "--workers",
-    "1",
-];
 
 fn ask(house: &House, arguments: &[&str]) {
     let asked = house.run(arguments);
