@@ -35,6 +35,7 @@ pub mod recipe;
 mod retry;
 mod rewriter;
 mod run;
+mod shared;
 pub mod throttle;
 
 use std::time::Duration;

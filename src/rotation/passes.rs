@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::batch::{Buffers, Shared, Step};
+use super::batch::{Buffers, Step};
 use super::census::{Census, Counter};
 use super::crew::Labour;
 use super::error::RotationError;
@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::range::RangeWork;
 use super::retry::Patience;
 use super::rewriter::Rewriters;
+use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::value::Key;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{self, BatchError, Buffers, Place, Shared, Step};
+use super::batch::{self, BatchError, Buffers, Place, Step};
 use super::census::Counter;
 use super::error::RotationError;
 use super::isolate::Isolation;
 use super::progress::Progress;
 use super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
+use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::{Page, Tally};
 use crate::store::survey::Survey;

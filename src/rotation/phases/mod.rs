@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::batch::Shared;
 use super::census::Census;
 use super::crew::{self, Labour};
 use super::error::RotationError;
@@ -22,6 +21,7 @@ use super::preflight::Finding;
 use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
 use super::rewriter::Rewriters;
+use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, LateValues, Plan, PlanStatus, Range};
 use crate::store::page::Page;
 use crate::store::{Session, Store, StoreError};
