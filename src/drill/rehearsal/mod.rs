@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::drill::checker::{Checker, Checking};
 use crate::drill::clock::now;
+use crate::drill::faults::FaultKind;
 use crate::drill::fleet::Fleet;
 use crate::drill::inspect::{Inspection, inspect};
 use crate::drill::logins::{LoginPlace, LoginReport, Logins};
 use crate::drill::model::Deviation;
-use crate::drill::nemesis::{FaultKind, Nemesis};
+use crate::drill::nemesis::Nemesis;
 use crate::drill::operator::Operator;
 use crate::drill::probe::{ProbeReport, Probes};
 use crate::drill::proxy::Proxy;
