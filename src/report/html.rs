@@ -4,7 +4,8 @@ use askama::Template;
 
 use super::plain::plain;
 use super::plot::{Figure, figures};
-use super::rehearsal::{Rehearsal, Standing, Verdict};
+use super::proof::Standing;
+use super::rehearsal::{Rehearsal, Verdict};
 use super::sentence;
 use super::table::{self, FactRow, FaultRow, KeyRow, PhaseRow, ProbeRow, ProofRow, TrafficTable};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
 use super::plain::plain;
-use super::rehearsal::{Finding, Probe, Proof, Rehearsal, Standing, Verdict, Version};
+use super::proof::{Proof, Standing};
+use super::rehearsal::{Finding, Probe, Rehearsal, Verdict, Version};
 use super::{sentence, terminal};
 
 /// Makes the document.

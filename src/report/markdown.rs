@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 
 use super::plain::plain;
-use super::rehearsal::{Rehearsal, Standing, Verdict};
+use super::proof::Standing;
+use super::rehearsal::{Rehearsal, Verdict};
 use super::sentence;
 use super::table;
 

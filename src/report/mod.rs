@@ -9,6 +9,7 @@ mod junit;
 mod markdown;
 mod plain;
 mod plot;
+mod proof;
 mod rehearsal;
 pub mod sentence;
 mod table;
@@ -19,8 +20,9 @@ pub use json::json;
 pub use junit::junit;
 pub use markdown::markdown;
 pub use plain::{compact, escaped, is_deceptive, plain, pretty};
+pub use proof::{Limit, Proof, Standing, Unit};
 pub use rehearsal::{
-    Activity, Fault, Finding, KeyCount, Limit, Percentiles, Phase, Point, Probe, Proof, Rehearsal, Series, Size, Standing,
-    Traffic, Unit, Verdict, Version, Windows,
+    Activity, Fault, Finding, KeyCount, Percentiles, Phase, Point, Probe, Rehearsal, Series, Size, Traffic, Verdict, Version,
+    Windows,
 };
 pub use terminal::terminal;

@@ -1,6 +1,7 @@
 //! The words and numbers that all forms share: one way to say a verdict, a limit, a time.
 
-use super::rehearsal::{Limit, Proof, Rehearsal, Standing, Unit, Verdict};
+use super::proof::{Limit, Proof, Standing, Unit};
+use super::rehearsal::{Rehearsal, Verdict};
 
 /// The verdict in a word, to be seen from across the room.
 pub fn word(verdict: Verdict) -> &'static str {

@@ -1,6 +1,7 @@
 //! The tables that all forms show, cell by cell: what differs between forms is only how a cell is written.
 
-use super::rehearsal::{Fault, KeyCount, Percentiles, Phase, Probe, Proof, Rehearsal, Standing, Traffic, Windows};
+use super::proof::{Proof, Standing};
+use super::rehearsal::{Fault, KeyCount, Percentiles, Phase, Probe, Rehearsal, Traffic, Windows};
 use super::sentence::{count, duration, limit, measure, measured, standing};
 
 /// Something that must hold.

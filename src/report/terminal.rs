@@ -3,7 +3,8 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::plain::plain;
-use super::rehearsal::{Rehearsal, Standing, Verdict};
+use super::proof::Standing;
+use super::rehearsal::{Rehearsal, Verdict};
 use super::{sentence, table};
 
 /// Makes the summary, without a line end after its last line.
