@@ -1,8 +1,10 @@
 //! Ending the sessions of a cut-off that was taken before, in Redis: first all of them are counted in, then they are ended, however
 //! often it takes.
 
+use super::clock::server_time;
 use super::connect::RedisServer;
-use super::sweep::{Sweep, narrowed, server_time};
+use super::narrow::narrowed;
+use super::sweep::Sweep;
 use crate::session::snapshot::Gathering;
 use crate::session::{CutOff, DecidedBy, Ended, EndingOptions, RedisLayout, SETTLE, SessionError};
 

@@ -32,7 +32,7 @@ async fn raise_on(server: &RedisServer, key: &str, options: &MarkOptions) -> Res
         format!("{scope}:{name}")
     };
     let told: redis::RedisResult<(i64, i64)> = redis::cmd("TIME").query_async(&mut connection).await;
-    let before = super::sweep::timestamp(server, told.map_err(|error| server.error(&error, "TIME"))?)?;
+    let before = super::clock::timestamp(server, told.map_err(|error| server.error(&error, "TIME"))?)?;
     // Refuses what lies in the future. The clock that counts is read by the script.
     let wanted = options.wanted(before)?;
     let ahead = wanted - before.as_second();
@@ -46,7 +46,7 @@ async fn raise_on(server: &RedisServer, key: &str, options: &MarkOptions) -> Res
     script.arg(absolute).arg(i32::from(options.dry_run));
     let told: redis::RedisResult<(i64, i64, i64, i64)> = script.query_async(&mut connection).await;
     let (seconds, microseconds, previous, not_before) = told.map_err(|error| server.error(&error, "run a script (EVAL)"))?;
-    let now = super::sweep::timestamp(server, (seconds, microseconds))?;
+    let now = super::clock::timestamp(server, (seconds, microseconds))?;
     if let Some(spent) = options.spent_until(now).filter(|_| !options.dry_run) {
         // The mark stands. A user of the server who may not drop others keeps them.
         let _ = drop_spent(key, spent, &mut connection).await;

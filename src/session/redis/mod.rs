@@ -1,8 +1,10 @@
 //! Redis and Valkey: standalone, TLS, ACL users, clusters.
 
+mod clock;
 mod connect;
 mod known;
 mod mark;
+mod narrow;
 mod note;
 mod spring;
 mod sweep;

@@ -9,12 +9,14 @@ use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
+use super::clock::{server_time, timestamp};
 use super::connect::RedisServer;
+use super::narrow::narrowed;
 use super::note::is_note;
 use super::spring;
 use super::watch::Watch;
 use crate::session::snapshot::Gathering;
-use crate::session::{ByUser, DecidedBy, Ended, EndingOptions, Glob, KnownSessions, RedisLayout, SessionError};
+use crate::session::{ByUser, DecidedBy, Ended, EndingOptions, KnownSessions, RedisLayout, SessionError};
 
 /// One node, while its sessions are being ended.
 pub(super) struct Sweep<'s> {
@@ -53,53 +55,6 @@ pub async fn end_redis_sessions(
         return Err(SessionError::Moving);
     }
     total.ok_or(SessionError::Moving)
-}
-
-/// The layout with the pattern of the user or tenant that is meant. Refuses what the store cannot tell.
-pub(super) fn narrowed(
-    server: &RedisServer,
-    layout: &RedisLayout,
-    options: &EndingOptions,
-) -> Result<RedisLayout, SessionError> {
-    let refused = |why: &str| Err(SessionError::Refused(why.to_owned()));
-    let selection = &options.selection;
-    let mut layout = layout.clone();
-    if selection.before.is_some() {
-        return refused(
-            "Redis keeps no creation times: without --before, the sessions that exist now are ended and new ones stay",
-        );
-    }
-    if let Some(tenant) = &selection.tenant {
-        let Some(pattern) = &layout.by_tenant else {
-            return refused(
-                "these keys do not tell tenants apart; configure tenant_match, or end the sessions of each user of the tenant",
-            );
-        };
-        layout.pattern = Glob::new(pattern.replace("{tenant}", &Glob::escape(tenant)));
-    }
-    match (&selection.user, &layout.by_user) {
-        (None, _) | (Some(_), ByUser::Json(_) | ByUser::SpringIndex(_)) => {}
-        (Some(_), ByUser::Unknown) => {
-            return refused(
-                "this store does not tell whose a session is; configure user_match or user_json, or end all sessions",
-            );
-        }
-        (Some(user), ByUser::Pattern(pattern)) => {
-            if selection.tenant.is_some() {
-                return refused("--user and --tenant exclude each other where both are patterns");
-            }
-            layout.pattern = Glob::new(pattern.replace("{user}", &Glob::escape(user)));
-        }
-    }
-    if server.is_cluster() && matches!(layout.by_user, ByUser::SpringIndex(_)) {
-        return refused(
-            "the indexes of spring-indexed spread over the nodes of a cluster; use the preset spring, and let the indexes expire",
-        );
-    }
-    if layout.pattern.matches_everything() && !options.all_sessions {
-        return refused("the pattern matches every key of the database; if all of them are sessions, say --all-sessions");
-    }
-    Ok(layout)
 }
 
 impl<'s> Sweep<'s> {
@@ -385,23 +340,6 @@ fn names_user(json: &serde_json::Value, path: &[String], user: &str) -> bool {
         Some(serde_json::Value::Number(number)) => number.to_string() == user,
         _ => false,
     }
-}
-
-pub(super) async fn server_time(
-    server: &RedisServer,
-    connection: &mut MultiplexedConnection,
-) -> Result<(i64, i64), SessionError> {
-    let told: redis::RedisResult<(i64, i64)> = redis::cmd("TIME").query_async(connection).await;
-    told.map_err(|error| server.error(&error, "TIME"))
-}
-
-/// What TIME answers: seconds and microseconds.
-pub(super) fn timestamp(server: &RedisServer, (seconds, microseconds): (i64, i64)) -> Result<Timestamp, SessionError> {
-    let nanoseconds = i32::try_from(microseconds * 1000).unwrap_or_default();
-    Timestamp::new(seconds, nanoseconds).map_err(|_| SessionError::Server {
-        place: server.describe(),
-        code: "TIME".to_owned(),
-    })
 }
 
 /// Keys that the server looks at for one SCAN. With four times as many, and with five times as many to unlink, the slowest hundredth of
