@@ -276,7 +276,7 @@ impl RangeWork {
                 Remedy::Reconnect { wait } => {
                     tracing::warn!(error = %last, "connection lost, connecting again");
                     self.pause(wait).await?;
-                    match session.reconnect().await {
+                    match answered(&*self.store, ANSWERS_AN_ATTEMPT, session.reconnect()).await {
                         Ok(()) => return Ok(None),
                         Err(error) => {
                             remedy = patience.after(&error);

@@ -1,7 +1,7 @@
 //! The ledgers of a keyset's databases: who is there, and the record of the rotation.
 
 use super::super::overseer::announce;
-use super::super::retry::{Patience, Remedy};
+use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use super::{Place, ProtocolError};
 use crate::rotation::progress::Stop;
 use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endings, NewEnding};
@@ -131,33 +131,22 @@ impl<'p> Ledgers<'p> {
         change: Change<'_>,
         stop: &Stop,
     ) -> Result<RotationRecord, ProtocolError> {
-        let mut patience = Patience::new(self.away_max);
         let mut may_be_done = false;
-        loop {
-            let error = match self.control(at).await {
-                Ok(control) => {
-                    let mut rotations = Rotations::of(control);
-                    match rotations.change(record, &change).await {
-                        Ok(changed) => return Ok(changed),
-                        Err(StoreError::Superseded) if may_be_done && change.is_end => {
-                            let ended = rotations
-                                .list()
-                                .await
-                                .ok()
-                                .and_then(|all| all.into_iter().find(|known| known.id == record.id));
-                            match ended.filter(|known| known.generation == record.generation && known.finished_at.is_some()) {
-                                Some(ended) => return Ok(ended),
-                                None => return Err(ProtocolError::store("record", StoreError::Superseded)),
-                            }
-                        }
-                        Err(error) => error,
-                    }
+        let attempt = async |control: &mut dyn Control, ()| {
+            let mut rotations = Rotations::of(control);
+            let may_have_ended = change.is_end && std::mem::replace(&mut may_be_done, true);
+            match rotations.change(record, &change).await {
+                Err(StoreError::Superseded) if may_have_ended => {
+                    let is_ended = |known: &RotationRecord| {
+                        known.id == record.id && known.generation == record.generation && known.finished_at.is_some()
+                    };
+                    let ended = rotations.list().await?.into_iter().find(is_ended);
+                    ended.ok_or(StoreError::Superseded)
                 }
-                Err(error) => error,
-            };
-            may_be_done = true;
-            self.recover(at, error, &mut patience, stop).await?;
-        }
+                changed => changed,
+            }
+        };
+        self.patiently(at, stop, attempt, ()).await
     }
 
     /// The same of every database, in their order.
@@ -268,12 +257,11 @@ impl<'p> Ledgers<'p> {
         A: Clone,
     {
         let mut patience = Patience::new(self.away_max);
+        let store = &*self.places[at].store;
         loop {
-            let error = match self.control(at).await {
-                Ok(control) => match attempt(control, arguments.clone()).await {
-                    Ok(done) => return Ok(done),
-                    Err(error) => error,
-                },
+            let work = async { attempt(self.control(at).await?, arguments.clone()).await };
+            let error = match answered(store, ANSWERS_AN_ATTEMPT, work).await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             self.recover(at, error, &mut patience, stop).await?;

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::super::progress::{Progress, Stop};
+use super::super::retry::{ANSWERS_AN_ATTEMPT, answered};
 use super::super::throttle::Reason;
 use super::retire::Need;
 use super::{Managed, Place, ProtocolError, Watch};
@@ -26,7 +27,9 @@ impl<'m> Replicas<'m> {
         let (mut watched, mut mute) = (Vec::new(), Vec::new());
         for (place, mut watch) in watches(managed)? {
             let failed = |error| ProtocolError::store("replicas", error);
-            place.store.settle().await.map_err(failed)?;
+            answered(&*place.store, ANSWERS_AN_ATTEMPT, place.store.settle())
+                .await
+                .map_err(failed)?;
             match watch.position().await {
                 Ok(position) => watched.push(((place, watch), position)),
                 Err(error @ StoreError::Statement { .. }) => mute.push(format!("those of {}: {error}", place.name)),
