@@ -210,10 +210,10 @@ fn a_server_that_was_never_there_is_told_at_once() {
 #[test]
 fn heavy_a_connection_that_swallows_requests_is_given_up_and_the_work_goes_on() {
     let Some(home) = Home::postgres() else { return };
-    let mut scene = Scene::new(&home, 400);
+    let mut scene = Scene::new(&home, 200);
     let proxy = Proxy::swallowing(home.url(), Prey::Anything, 13);
     let store = PostgresStore::new(&proxy.url(home.url()), "reseal test").unwrap();
-    let store: Arc<dyn Store> = Arc::new(store.answer_within(Duration::from_secs(1)));
+    let store: Arc<dyn Store> = Arc::new(store.answer_within(Duration::from_millis(500)));
     let report = scene.rotation(&home).here(&store).unwrap();
     assert!(proxy.swallowed() >= 3, "{}", proxy.swallowed());
     assert!(report.verified);

@@ -22,6 +22,11 @@ fn a_database_that_was_restored_is_not_gone_on_with_unseen() {
     protocol::interruptions::a_database_that_was_restored_is_not_gone_on_with_unseen();
 }
 
+#[test]
+fn heavy_requests_that_are_swallowed_hold_up_no_phase() {
+    protocol::interruptions::requests_that_are_swallowed_hold_up_no_phase();
+}
+
 /// Each scenario on each database; one that is missing on this machine is skipped, and says so.
 macro_rules! scenarios {
     ($($area:ident::{$($test:ident),* $(,)?}),* $(,)?) => {

@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reseal::app::{Keyring, KeysetHandle, Options, ReportOptions, Reporting, Unlock};
 use reseal::format::by_name;
 use reseal::key::{self, Algorithm, KeyId, KeyState, KeyringEdit, Keyset, Previous, Seal, write_private};
+use reseal::rotation::protocol::{GateRules, Managed, ManagedColumn, ManagedDataset, Place};
 use reseal::store::ledger::ending::{EndingRecord, Endings};
 use reseal::store::ledger::instance::{Instance, Instances, Report};
 use reseal::store::ledger::rotation::{RotationRecord, Rotations};
-use reseal::store::{self, Control};
+use reseal::store::{self, Control, Store};
 use serde_json::Value;
 
 use crate::support::rotation::{Finished, Running};
@@ -324,6 +326,40 @@ impl House {
             let mut control = store::open(&self.url(), "tests").unwrap().control().await.unwrap();
             work(&mut *control).await
         })
+    }
+
+    /// What `reseal rotate` makes of the configuration, with this connection to the database, and nobody to wait for.
+    pub fn managed(&self, store: Arc<dyn Store>) -> Managed {
+        let datasets = TABLES.map(|(table, column)| ManagedDataset {
+            name: table.to_owned(),
+            place: 0,
+            table: table.to_owned(),
+            columns: vec![ManagedColumn {
+                name: column.to_owned(),
+                format: Some(by_name("tink-base64").unwrap()),
+                associated_data: Some(format!("{table}.{column}:{{id}}")),
+            }],
+            filter: None,
+        });
+        Managed {
+            keyset: KEYSET.parse().unwrap(),
+            keyring: self.path("reseal.keyring"),
+            unlock: self.unlock(),
+            places: vec![Place {
+                name: "main".to_owned(),
+                store,
+            }],
+            datasets: datasets.into(),
+            options: reseal::rotation::Options::default(),
+            gates: GateRules {
+                expect: Some(0),
+                timeout: Duration::from_secs(60),
+                evict_after: None,
+            },
+            backup_horizon: Some(SignedDuration::from_hours(24)),
+            now: Timestamp::now,
+            sessions: Vec::new(),
+        }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -1,11 +1,15 @@
 //! kill -9 in each phase, two operators, a third key, and the way back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reseal::key::KeyState;
+use reseal::rotation::protocol::{Direction, Watch, Wish, rotate};
+use reseal::store::postgres::PostgresStore;
 use serde_json::Value;
 
 use super::house::{BRIEF, House, Kind, PATIENT, SLOWLY, eventually};
+use crate::support::proxy::{Prey, Proxy};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -123,6 +127,36 @@ pub fn killed_at_the_end_of_every_phase_it_goes_on(kind: Kind) {
     assert_eq!(finished.document["verified"], true);
     assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
     house.assert_readable(&app);
+}
+
+/// A connection that swallows requests without closing is as lost as one that closed, whatever the rotation is doing.
+pub fn requests_that_are_swallowed_hold_up_no_phase() {
+    let Some(house) = House::build(Kind::Postgres, 40) else {
+        return;
+    };
+    let url = house.url();
+    let proxy = Proxy::swallowing(&url, Prey::Record, 3);
+    let store = PostgresStore::new(&proxy.url(&url), "reseal test").unwrap();
+    let managed = house.managed(Arc::new(store.answer_within(Duration::from_millis(500))));
+    let wish = Wish {
+        direction: Direction::Forward,
+        compromised: None,
+        supersede: false,
+        retire: true,
+        sessions: true,
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let report = runtime.block_on(rotate(&managed, &wish, &Arc::default(), &Arc::default(), &Silent));
+    assert!(report.unwrap().record.finished_at.is_some());
+    assert!(proxy.swallowed() >= 3, "{}", proxy.swallowed());
+    assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
+    assert!(house.keys()[0].2, "the old key is retired");
+}
+
+struct Silent;
+
+impl Watch for Silent {
+    fn say(&self, _line: &str) {}
 }
 
 pub fn a_database_that_was_restored_is_not_gone_on_with_unseen() {

@@ -29,6 +29,8 @@ pub enum Prey {
     Swaps,
     /// From the first batch on every request, whoever makes it.
     Anything,
+    /// What is asked for the first time on a connection about the record of a keyset's rotation, and about its instances.
+    Record,
     /// Every request before the first batch; after [`EARLY_CUTS_MAX`] cuts the network is mended.
     Early,
 }
@@ -185,6 +187,9 @@ impl State {
         let matches = match self.prey {
             Prey::Swaps => is_swap,
             Prey::Anything => armed,
+            Prey::Record => RECORD
+                .iter()
+                .any(|table| request.windows(table.len()).any(|window| window == *table)),
             Prey::Early => {
                 let cuts: u32 = self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum();
                 !armed && cuts < EARLY_CUTS_MAX
@@ -291,6 +296,7 @@ pub const EARLY_CUTS_MAX: u32 = 6;
 
 /// Every Fernet token begins with version 80 and a time before the year 2100.
 const TOKEN: &[u8] = b"gAAAAA";
+const RECORD: [&[u8]; 2] = [b"reseal.rotation", b"reseal.instance"];
 const SYNC: &[u8] = b"S\0\0\0\x04";
 /// ReadyForQuery; one byte says whether a transaction is open.
 const READY: &[u8] = b"Z\0\0\0\x05";
