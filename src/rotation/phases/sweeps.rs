@@ -1,0 +1,100 @@
+//! Sweeps, until two in a row are clean.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::RotationError;
+use super::super::census::Census;
+use super::super::crew::Labour;
+use super::super::judge::Depth;
+use super::super::late::LateWatch;
+use super::super::passes::{Sweep, SweepPiece};
+use super::super::progress::Step;
+use super::{Run, SWEEPS_MAX};
+use crate::store::control::{Counters, Fence};
+use crate::store::page::Page;
+
+impl Run<'_> {
+    /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
+    pub(super) async fn sweep_until_clean(&self, before: u32) -> Result<(Counters, u32), RotationError> {
+        let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
+        while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
+            let (census, written) = self.sweep().await?;
+            counters += written;
+            sweeps += 1;
+            clean = if census.due == 0 { clean + 1 } else { 0 };
+        }
+        Ok((counters, sweeps))
+    }
+
+    async fn sweep(&self) -> Result<(Census, Counters), RotationError> {
+        let mut fences: BTreeMap<String, Fence> = BTreeMap::new();
+        if let Some(plan) = &self.plan {
+            // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
+            if let Some(more) = self.ranges_of_new_relations().await? {
+                self.re_encrypt(more).await?;
+            }
+            let ranges = self.patiently("sweep", || self.planned_ranges(plan)).await?;
+            for range in ranges {
+                let fence = Fence {
+                    plan: plan.identity.id.clone(),
+                    range: range.id,
+                    epoch: range.epoch,
+                };
+                fences.insert(range.interval.relation, fence);
+            }
+        }
+        let pieces: Vec<SweepPiece> = self
+            .intervals(false)
+            .await?
+            .into_iter()
+            .filter_map(|interval| {
+                let fence = fences.get(&interval.relation);
+                // Attached within this very moment: the next sweep has its range.
+                if self.plan.is_some() && fence.is_none() {
+                    return None;
+                }
+                Some(SweepPiece {
+                    fence: fence.cloned(),
+                    interval,
+                })
+            })
+            .collect();
+        self.begin(Step::Sweep, pieces.len());
+        let mut workshop = self.workshop.clone();
+        workshop.work.step = "sweep";
+        let shared = self.workshop.shared();
+        workshop.rewriters.late = Some(LateWatch::new(
+            self.late_policy(),
+            Arc::clone(&shared.left_behind),
+            Arc::clone(&shared.withheld),
+        ));
+        let yields = self
+            .crew("sweep", self.readers, pieces, move |session| {
+                let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
+                    buffers: workshop.buffers(session)?,
+                    counter: workshop.counter(Depth::Hint),
+                    page: Page::to_look_at(session.shape()),
+                    work: workshop.work.clone(),
+                    counters: Counters::default(),
+                });
+                Ok(labour)
+            })
+            .await?;
+        let mut census = Census::default();
+        let mut counters = Counters::default();
+        for (part, written) in yields {
+            census.merge(part);
+            counters += written;
+        }
+        shared.left_behind.keep_what_is_still_due(self.late_policy(), &census);
+        if self.plan.is_none() && shared.late.wants_time() {
+            shared.late.seen_by(&self.patiently("sweep", || self.database_time()).await?);
+        }
+        self.withhold(&mut census);
+        Ok((census, counters))
+    }
+}
+
+/// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
+const CLEAN_SWEEPS: u32 = 2;
