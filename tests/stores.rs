@@ -10,6 +10,7 @@ mod support;
 mod stores {
     pub mod contract;
     pub mod fixture;
+    pub mod moments;
     pub mod postgres;
     pub mod sqlite;
     pub mod toy;

@@ -18,7 +18,7 @@ use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::value::Key;
-use crate::store::{PageEnd, Session};
+use crate::store::{PageEnd, PageLimits, Session};
 
 /// Re-encrypts ranges from their cursors on.
 pub struct ReEncrypt {
@@ -118,6 +118,47 @@ impl Sweep {
     }
 }
 
+/// Looks at what was written since a clean sweep. Writes nothing, and gives up at the first error: then a sweep looks at everything.
+pub struct Recheck {
+    /// Whether to go on.
+    pub work: RangeWork,
+    /// Looks, believing key ids.
+    pub counter: Counter,
+    /// The page that is looked at.
+    pub page: Page,
+    /// Where in the database's history the clean sweep began.
+    pub since: u64,
+}
+
+#[async_trait]
+impl Labour for Recheck {
+    type Piece = Interval;
+    type Yield = u64;
+
+    async fn work(&mut self, session: &mut dyn Session, interval: Interval) -> Result<(), RotationError> {
+        let mut cursor: Option<Key> = None;
+        loop {
+            let limits = permitted(&self.work).await?;
+            let begun = Instant::now();
+            let read = session.page_since(self.since, &interval, cursor.as_ref(), limits, &mut self.page);
+            let end = read.await.map_err(RotationError::store(self.work.step))?;
+            self.counter.count(&interval.relation, &self.page);
+            Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
+            if end == PageEnd::End {
+                Progress::add(&self.work.shared.progress.ranges_done, 1);
+                return Ok(());
+            }
+            cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
+            self.work.shared.rest_of_reader(begun.elapsed()).await;
+        }
+    }
+
+    /// How many values are due.
+    fn finish(self: Box<Self>) -> u64 {
+        self.counter.census.due
+    }
+}
+
 /// Opens every value. Writes nothing.
 pub struct Verify {
     /// How reading is retried.
@@ -182,12 +223,7 @@ async fn read(
 ) -> Result<PageEnd, RotationError> {
     let mut patience = Patience::new(work.away_max);
     loop {
-        work.shared.progress.throttle.pass_reading(&work.shared.stop).await;
-        if work.shared.stop.requested() {
-            return Err(RotationError::Stopped);
-        }
-        let mut limits = work.shared.limits();
-        limits.rows = limits.rows.max(READ_ROWS_MIN);
+        let limits = permitted(work).await?;
         match session.page(interval, cursor, limits, page).await {
             Ok(end) => return Ok(end),
             Err(error) if work.is_gone(&interval.relation, &error).await => {
@@ -199,6 +235,17 @@ async fn read(
             }
         }
     }
+}
+
+/// Waits until reading is permitted; gives how much of it.
+async fn permitted(work: &RangeWork) -> Result<PageLimits, RotationError> {
+    work.shared.progress.throttle.pass_reading(&work.shared.stop).await;
+    if work.shared.stop.requested() {
+        return Err(RotationError::Stopped);
+    }
+    let mut limits = work.shared.limits();
+    limits.rows = limits.rows.max(READ_ROWS_MIN);
+    Ok(limits)
 }
 
 /// Builds the labour of each pass for a session.

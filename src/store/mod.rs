@@ -15,6 +15,7 @@ pub mod error;
 pub mod guard;
 pub mod ident;
 pub mod ledger;
+mod moment;
 pub mod page;
 pub mod postgres;
 pub mod replicas;
@@ -33,6 +34,7 @@ use async_trait::async_trait;
 use control::{Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
 use ledger::{Dialect, Field, Row};
+pub use moment::Moment;
 use page::{Page, Shape};
 use survey::{Survey, Target};
 use value::Key;
@@ -67,6 +69,11 @@ pub trait Store: Send + Sync {
     /// Divides every relation into about `pieces` adjacent intervals that together cover all keys up to the largest one now
     /// (`frozen`), or without an upper end. Boundaries come from a sample, so pieces are of similar size at best.
     async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError>;
+
+    /// Now, where the database can tell later which rows were written since (PostgreSQL).
+    async fn moment(&self, _survey: &Survey) -> Result<Option<Moment>, StoreError> {
+        Ok(None)
+    }
 
     /// Opens a connection for one worker.
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError>;
@@ -184,6 +191,21 @@ pub trait Session: Send {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError>;
+
+    /// The same, of the rows that were written at `position` or after it (see [`Store::moment`]). The others are passed over inside the
+    /// database: where the interval is large, that takes one statement for all of them.
+    async fn page_since(
+        &mut self,
+        _position: u64,
+        _interval: &Interval,
+        _cursor: Option<&Key>,
+        _limits: PageLimits,
+        _page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        Err(StoreError::Refused(
+            "this database does not tell when rows were written".to_owned(),
+        ))
+    }
 
     /// How this database takes new values.
     fn writer(&mut self) -> Writer<'_>;

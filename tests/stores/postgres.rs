@@ -21,7 +21,10 @@ pub struct PostgresFixture {
 
 impl PostgresFixture {
     pub async fn create() -> Option<Self> {
-        let database = support::postgres()?;
+        Some(Self::on(support::postgres()?).await)
+    }
+
+    pub async fn on(database: Database) -> Self {
         let fixture = Self {
             pool: database.pool(4),
             database,
@@ -34,7 +37,11 @@ impl PostgresFixture {
                  CREATE DOMAIN code AS varchar(40)",
             )
             .await;
-        Some(fixture)
+        fixture
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     async fn survey(&self, columns: &[&str]) -> Survey {

@@ -11,6 +11,7 @@ mod identity;
 mod intervals;
 mod late;
 mod lock;
+mod moment;
 mod parameters;
 mod pooler;
 mod replicas;
@@ -35,7 +36,7 @@ use super::control::Interval;
 use super::guard::Guards;
 use super::replicas::ReplicaWatch;
 use super::survey::{Observation, Relation, Survey, Target};
-use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, Moment, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A PostgreSQL database.
 pub struct PostgresStore {
@@ -102,6 +103,11 @@ impl Store for PostgresStore {
         survey::require_usable(&mut connection, survey).await?;
         let relations = survey::relations(&mut connection, survey.table_id).await?;
         intervals::intervals(&mut connection, survey, &relations, pieces, frozen).await
+    }
+
+    async fn moment(&self, survey: &Survey) -> Result<Option<Moment>, StoreError> {
+        let mut connection = self.server.connect(&self.role).await?;
+        moment::now(&mut connection, survey.table_id).await.map(Some)
     }
 
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {

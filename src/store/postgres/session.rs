@@ -37,6 +37,9 @@ pub struct PostgresSession {
     tidy: Tidy,
 }
 
+/// What a page is read of: the rest of an interval behind the cursor, all of it or what was written since a transaction.
+type Part<'a> = (&'a Interval, Option<&'a Key>, Option<u64>);
+
 #[derive(PartialEq, Eq, Hash)]
 enum StatementKey {
     Page {
@@ -98,10 +101,18 @@ impl Session for PostgresSession {
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
-        self.server.require_latest(self.met)?;
-        let answer_max = self.server.answer_max();
-        let answer = timeout(answer_max, self.read_page(interval, cursor, limits, page)).await;
-        answer.unwrap_or_else(|_| self.give_up())
+        self.page_of((interval, cursor, None), limits, page).await
+    }
+
+    async fn page_since(
+        &mut self,
+        position: u64,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        self.page_of((interval, cursor, Some(position)), limits, page).await
     }
 
     fn writer(&mut self) -> Writer<'_> {
@@ -123,10 +134,16 @@ impl PostgresSession {
         Err(no_answer(self.server.answer_max()))
     }
 
+    async fn page_of(&mut self, part: Part<'_>, limits: PageLimits, page: &mut Page) -> Result<PageEnd, StoreError> {
+        self.server.require_latest(self.met)?;
+        let answer_max = self.server.answer_max();
+        let answer = timeout(answer_max, self.read_page(part, limits, page)).await;
+        answer.unwrap_or_else(|_| self.give_up())
+    }
+
     async fn read_page(
         &mut self,
-        interval: &Interval,
-        cursor: Option<&Key>,
+        (interval, cursor, since): Part<'_>,
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
@@ -136,6 +153,7 @@ impl PostgresSession {
         let bounds = Bounds {
             lower: lower.is_some(),
             upper: upper.is_some(),
+            since: since.is_some(),
         };
         let (versions, wide) = (page.is_for_swaps(), self.width.is_wide());
         let key = StatementKey::Page {
@@ -144,7 +162,8 @@ impl PostgresSession {
             versions,
             wide,
         };
-        let bound_parts = (usize::from(bounds.lower) + usize::from(bounds.upper)) * self.survey.key.len();
+        let bound_parts =
+            (usize::from(bounds.lower) + usize::from(bounds.upper)) * self.survey.key.len() + usize::from(bounds.since);
         let text = self.text(key, |survey| {
             let page = statements::page(survey, &interval.relation, bounds, versions);
             match wide {
@@ -155,6 +174,15 @@ impl PostgresSession {
         let mut arguments = PgArguments::default();
         for bound in [lower, upper].into_iter().flatten() {
             self.add_key(&mut arguments, bound)?;
+        }
+        if let Some(position) = since {
+            // Rows bear its lower half.
+            let transaction = (position as u32).to_be_bytes();
+            let xid = BinaryScalar {
+                oid: types::oid::XID,
+                bytes: Some(&transaction),
+            };
+            add(&mut arguments, xid)?;
         }
         add(&mut arguments, i64::try_from(limits.rows).unwrap_or(i64::MAX))?;
         add(
