@@ -224,6 +224,10 @@ fn heavy_a_django_application_is_rotated_under_load_by_schedule_and_for_a_compro
     assert!(happened.requests > 200, "only {} requests", happened.requests);
     assert_eq!(shop.alive(&happened.sessions), happened.sessions.len());
     assert_eq!(shop.alive(&early), early.len(), "the rotation logged somebody out");
+    // Every session of the load was used since, and bears the new value's signature.
+    shop.reseal("secrets rotate SECRET_KEY --retire --yes");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(shop.alive(&happened.sessions), happened.sessions.len());
 
     // For a compromise: sessions first, then data; the old key goes when nothing needs it.
     let before = [early, happened.sessions].concat();
