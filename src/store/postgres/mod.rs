@@ -44,6 +44,7 @@ pub struct PostgresStore {
     role: String,
     /// Set once it is known that a connection keeps its session.
     keeps_sessions: OnceCell<()>,
+    width: wide::Width,
 }
 
 impl PostgresStore {
@@ -54,6 +55,7 @@ impl PostgresStore {
             server: Server::parse(url)?,
             role: role.to_owned(),
             keeps_sessions: OnceCell::new(),
+            width: wide::Width::default(),
         })
     }
 
@@ -111,7 +113,8 @@ impl Store for PostgresStore {
     }
 
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
-        let session = session::PostgresSession::open(self.server.clone(), self.role.clone(), Arc::new(survey.clone())).await?;
+        let (server, role, width) = (self.server.clone(), self.role.clone(), self.width.clone());
+        let session = session::PostgresSession::open(server, role, Arc::new(survey.clone()), width).await?;
         Ok(Box::new(session))
     }
 

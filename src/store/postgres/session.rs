@@ -57,7 +57,7 @@ enum StatementKey {
 
 impl PostgresSession {
     /// Connects.
-    pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
+    pub async fn open(server: Server, role: String, survey: Arc<Survey>, width: Width) -> Result<Self, StoreError> {
         let (mut connection, met) = server.connect_worker(&role).await?;
         super::survey::require_usable(&mut connection, &survey).await?;
         Ok(Self {
@@ -66,7 +66,7 @@ impl PostgresSession {
             survey,
             connection: Some(connection),
             met,
-            width: Width::unknown(),
+            width,
             texts: HashMap::new(),
             tidy: Tidy::default(),
         })
@@ -177,12 +177,7 @@ impl PostgresSession {
         }
         if let Some(position) = since {
             // Rows bear its lower half.
-            let transaction = (position as u32).to_be_bytes();
-            let xid = BinaryScalar {
-                oid: types::oid::XID,
-                bytes: Some(&transaction),
-            };
-            add(&mut arguments, xid)?;
+            add(&mut arguments, i64::from(position as u32))?;
         }
         add(&mut arguments, i64::try_from(limits.rows).unwrap_or(i64::MAX))?;
         add(
@@ -205,8 +200,11 @@ impl PostgresSession {
                 return Ok(PageEnd::More);
             }
         }
-        // The server counts fewer bytes than the page has, so that it never ends one that the page would go on with.
-        self.width.learn(page.len(), limits.rows, false);
+        // The server counts fewer bytes than the page has, so that it never ends one that the page would go on with. Of rows that were
+        // passed over nothing is learnt.
+        if !bounds.since {
+            self.width.learn(page.len(), limits.rows, false);
+        }
         Ok(if page.len() < limits.rows {
             PageEnd::End
         } else {

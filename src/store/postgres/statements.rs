@@ -36,8 +36,9 @@ pub fn page(survey: &Survey, relation: &str, bounds: Bounds, versions: bool) -> 
         }
     }
     if since {
-        // Transaction ids are compared as on a circle. Of rows frozen long ago some seem young, and are read for nothing.
-        conditions.push(format!("age(t.xmin) <= age(${next})"));
+        // Transaction ids are compared as on a circle. Of rows frozen long ago some seem young, and are read for nothing. The subquery
+        // is computed once, not for every row.
+        conditions.push(format!("age(t.xmin) <= (SELECT age(${next}::int8::text::xid))"));
         next += 1;
     }
     for value in &survey.values {
