@@ -14,6 +14,7 @@
 mod checker;
 mod clock;
 mod customer;
+mod disk;
 mod error;
 mod failure;
 mod faults;

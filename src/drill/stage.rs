@@ -17,6 +17,7 @@ use rand::rngs::ChaCha20Rng;
 use super::DrillError;
 use super::clock::now;
 use super::customer::{COLUMNS, Cabinet, Customer, Row};
+use super::disk;
 use super::janitor::{KEEP, Leftovers, Schema};
 use super::logins::LoginPlace;
 use super::model::Model;
@@ -94,7 +95,10 @@ impl Stage {
                     table: scratch.create()?,
                 };
             }
-            _ => create_sqlite(&stage.folder.join("customers.db"), TABLE, &stage.place.logins())?,
+            _ => {
+                create_sqlite(&stage.folder.join("customers.db"), TABLE, &stage.place.logins())?;
+                disk::settle(&stage.folder);
+            }
         }
         Ok(stage)
     }
