@@ -4,9 +4,12 @@
 //! A pause outlives the run: the next one waits as well, until it is withdrawn. A request to end is obeyed once.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::pace::Profile;
 use super::progress::{Progress, Stop};
@@ -58,11 +61,34 @@ impl Overseer {
         Ok(overseer)
     }
 
-    /// Looks again and again, until it is dropped. What was asked last holds while the database does not answer.
-    pub(super) async fn run(mut self) -> Infallible {
+    /// Listens while `work` goes on, and gives its outcome. A word that is being said then is said first: whoever takes leave afterwards
+    /// has the last one.
+    pub(super) async fn beside<T>(self, work: impl Future<Output = T>) -> T {
+        let leaving = Notify::new();
+        let mut listening = pin!(self.listen(&leaving));
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            // Not before it is told to leave.
+            never = async {
+                (&mut listening).await;
+                std::future::pending::<Infallible>().await
+            } => match never {},
+        };
+        leaving.notify_one();
+        if tokio::time::timeout(LEAVE_MAX, listening).await.is_err() {
+            tracing::debug!("the database did not answer in time what was said last");
+        }
+        outcome
+    }
+
+    /// Looks again and again. What was asked last holds while the database does not answer.
+    async fn listen(mut self, leaving: &Notify) {
         let mut last = Instant::now();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = leaving.notified() => return,
+            }
             let since = std::mem::replace(&mut last, Instant::now()).elapsed();
             self.progress.throttle.spend(Reason::Paused, since);
             match self.ask().await {

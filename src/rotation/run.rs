@@ -74,14 +74,19 @@ pub async fn rotate(
         false => None,
     };
     let claimed = OnceLock::new();
-    let outcome = tokio::select! {
-        outcome = locked(store, prepared, (progress, stop), lag, &identity, findings, &claimed) => outcome,
-        lost = hold(&**store, lock, prepared.options.away_max) => {
-            // Workers end after their batch; the fence stops those of a run that was taken over.
-            stop.request();
-            Err(RotationError::store("re-encrypt")(lost))
+    let work = async {
+        tokio::select! {
+            outcome = locked(store, prepared, (progress, stop), lag, &identity, findings, &claimed) => outcome,
+            lost = hold(&**store, lock, prepared.options.away_max) => {
+                // Workers end after their batch; the fence stops those of a run that was taken over.
+                stop.request();
+                Err(RotationError::store("re-encrypt")(lost))
+            }
         }
-        never = listen(overseer) => match never {},
+    };
+    let outcome = match overseer {
+        Some(overseer) => overseer.beside(work).await,
+        None => work.await,
     };
     if claimed.get().is_some() {
         take_leave(&**store, &subject, owner).await;
@@ -197,14 +202,6 @@ async fn taken_over_or_restored(store: &Arc<dyn Store>, claimed: &Plan, cause: S
 async fn measure(lag: Option<LagCollector>) -> Infallible {
     match lag {
         Some(collector) => collector.run().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Hears what operators ask, where there are tables that it could stand in.
-async fn listen(overseer: Option<Overseer>) -> Infallible {
-    match overseer {
-        Some(overseer) => overseer.run().await,
         None => std::future::pending().await,
     }
 }

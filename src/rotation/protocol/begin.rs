@@ -38,15 +38,17 @@ pub async fn rotate(
     let overseer = Overseer::start(home, subject.clone(), owner, (progress, stop))
         .await
         .map_err(|error| ProtocolError::store("requests", error))?;
-    let outcome = tokio::select! {
-        outcome = run(managed, wish, ledgers, progress, stop, watch) => outcome,
-        lost = operators.keep() => {
-            // Batches under way are finished or rejected by their fence; keys and the record are guarded by its generation.
-            stop.request();
-            Err(lost)
+    let work = async {
+        tokio::select! {
+            outcome = run(managed, wish, ledgers, progress, stop, watch) => outcome,
+            lost = operators.keep() => {
+                // Batches under way are finished or rejected by their fence; keys and the record are guarded by its generation.
+                stop.request();
+                Err(lost)
+            }
         }
-        never = overseer.run() => match never {},
     };
+    let outcome = overseer.beside(work).await;
     take_leave(&**home, &subject, owner).await;
     outcome.map_err(|error| match (error, stop.why()) {
         (ProtocolError::Stopped, Some(why)) => ProtocolError::Ended(why),
