@@ -125,7 +125,7 @@ fn heavy_a_guard_that_others_keep_from_going_ends_the_run_as_incomplete() {
     // Keys were given back to readers: this is not a run that has touched nothing.
     assert_eq!(stopped.code, Some(5), "{}", stopped.text());
     assert!(
-        stopped.text().contains("notes") && stopped.text().contains("guard"),
+        stopped.text().contains("dataset notes") && stopped.text().contains("guard"),
         "{}",
         stopped.text()
     );
