@@ -44,7 +44,6 @@ pub struct PostgresStore {
     role: String,
     /// Set once it is known that a connection keeps its session.
     keeps_sessions: OnceCell<()>,
-    width: wide::Width,
 }
 
 impl PostgresStore {
@@ -55,7 +54,6 @@ impl PostgresStore {
             server: Server::parse(url)?,
             role: role.to_owned(),
             keeps_sessions: OnceCell::new(),
-            width: wide::Width::default(),
         })
     }
 
@@ -113,8 +111,7 @@ impl Store for PostgresStore {
     }
 
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
-        let (server, role, width) = (self.server.clone(), self.role.clone(), self.width.clone());
-        let session = session::PostgresSession::open(server, role, Arc::new(survey.clone()), width).await?;
+        let session = session::PostgresSession::open(self.server.clone(), self.role.clone(), Arc::new(survey.clone())).await?;
         Ok(Box::new(session))
     }
 

@@ -57,7 +57,7 @@ enum StatementKey {
 
 impl PostgresSession {
     /// Connects.
-    pub async fn open(server: Server, role: String, survey: Arc<Survey>, width: Width) -> Result<Self, StoreError> {
+    pub async fn open(server: Server, role: String, survey: Arc<Survey>) -> Result<Self, StoreError> {
         let (mut connection, met) = server.connect_worker(&role).await?;
         super::survey::require_usable(&mut connection, &survey).await?;
         Ok(Self {
@@ -66,7 +66,7 @@ impl PostgresSession {
             survey,
             connection: Some(connection),
             met,
-            width,
+            width: Width::unknown(),
             texts: HashMap::new(),
             tidy: Tidy::default(),
         })

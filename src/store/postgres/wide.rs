@@ -2,9 +2,6 @@
 //!
 //! Adding up the sizes costs the server a little for every row, so that it is asked for only where rows have turned out to be wide.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crate::store::survey::Survey;
 
 /// The statement of a page (`statements::page`), ended by the server after the row that passes the number of bytes in parameter
@@ -22,36 +19,31 @@ pub fn bounded(survey: &Survey, page: &str, versions: bool, bytes: usize) -> Str
     )
 }
 
-/// What pages have shown about the rows of a database, to all of its sessions: clones share it.
-#[derive(Debug, Clone)]
+/// What the pages of a session have shown about its rows.
+#[derive(Debug, Clone, Copy)]
 pub struct Width {
     /// Pages to go before the plain statement is tried again; 0 uses it.
-    wide_for: Arc<AtomicU32>,
-}
-
-/// Nothing is known of the first page, and one plain page of the widest rows is thousands of times the cap.
-impl Default for Width {
-    fn default() -> Self {
-        Self {
-            wide_for: Arc::new(AtomicU32::new(1)),
-        }
-    }
+    wide_for: u32,
 }
 
 impl Width {
+    /// Nothing is known of the first page, and one plain page of the widest rows is thousands of times the cap.
+    pub fn unknown() -> Self {
+        Self { wide_for: 1 }
+    }
+
     /// Whether the next page is bounded by the server.
-    pub fn is_wide(&self) -> bool {
-        self.wide_for.load(Ordering::Relaxed) > 0
+    pub fn is_wide(self) -> bool {
+        self.wide_for > 0
     }
 
     /// Learns from a page: how many rows it had of those that were asked for, and whether its bytes ended it.
-    pub fn learn(&self, rows: usize, limit: usize, by_bytes: bool) {
-        let _ = self.wide_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |wide_for| {
-            match by_bytes && rows < limit {
-                true => Some(WIDE_PAGES),
-                false => wide_for.checked_sub(1),
-            }
-        });
+    pub fn learn(&mut self, rows: usize, limit: usize, by_bytes: bool) {
+        if by_bytes && rows < limit {
+            self.wide_for = WIDE_PAGES;
+        } else {
+            self.wide_for = self.wide_for.saturating_sub(1);
+        }
     }
 }
 
@@ -64,7 +56,7 @@ mod tests {
 
     #[test]
     fn one_page_cut_short_by_its_bytes_bounds_the_next_ones() {
-        let width = Width::default();
+        let mut width = Width::unknown();
         assert!(width.is_wide());
         width.learn(1_000, 1_000, false);
         assert!(!width.is_wide());
