@@ -18,7 +18,7 @@ use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::value::Key;
-use crate::store::{PageEnd, PageLimits, Session};
+use crate::store::{PageEnd, Session};
 
 /// Re-encrypts ranges from their cursors on.
 pub struct ReEncrypt {
@@ -52,9 +52,11 @@ pub struct SweepPiece {
     pub interval: Interval,
     /// Ownership of a range of the same relation; `None` with `--no-state`.
     pub fence: Option<Fence>,
+    /// Where in the database's history a clean sweep began: what was not written since need not be looked at again.
+    pub since: Option<u64>,
 }
 
-/// Reads everything and rewrites what is still due. Reading alone writes nothing.
+/// Reads everything that may be due and rewrites what is. Reading alone writes nothing.
 pub struct Sweep {
     /// How rows are written.
     pub work: RangeWork,
@@ -86,11 +88,18 @@ impl Labour for Sweep {
 
 impl Sweep {
     async fn sweep(&mut self, session: &mut dyn Session, piece: &SweepPiece) -> Result<(), RotationError> {
-        let mut cursor: Option<Key> = None;
+        let (mut cursor, mut since): (Option<Key>, _) = (None, piece.since);
         loop {
             let due_before = self.counter.census.due;
             let begun = Instant::now();
-            let end = read(&self.work, session, &piece.interval, cursor.as_ref(), &mut self.page).await?;
+            let end = read(
+                &self.work,
+                session,
+                (&piece.interval, cursor.as_ref()),
+                &mut since,
+                &mut self.page,
+            )
+            .await?;
             self.counter.count(&piece.interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
             let busy = begun.elapsed();
@@ -115,47 +124,6 @@ impl Sweep {
             cursor = last;
             self.work.shared.rest_of_reader(busy).await;
         }
-    }
-}
-
-/// Looks at what was written since a clean sweep. Writes nothing, and gives up at the first error: then a sweep looks at everything.
-pub struct Recheck {
-    /// Whether to go on.
-    pub work: RangeWork,
-    /// Looks, believing key ids.
-    pub counter: Counter,
-    /// The page that is looked at.
-    pub page: Page,
-    /// Where in the database's history the clean sweep began.
-    pub since: u64,
-}
-
-#[async_trait]
-impl Labour for Recheck {
-    type Piece = Interval;
-    type Yield = u64;
-
-    async fn work(&mut self, session: &mut dyn Session, interval: Interval) -> Result<(), RotationError> {
-        let mut cursor: Option<Key> = None;
-        loop {
-            let limits = permitted(&self.work).await?;
-            let begun = Instant::now();
-            let read = session.page_since(self.since, &interval, cursor.as_ref(), limits, &mut self.page);
-            let end = read.await.map_err(RotationError::store(self.work.step))?;
-            self.counter.count(&interval.relation, &self.page);
-            Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
-            if end == PageEnd::End {
-                Progress::add(&self.work.shared.progress.ranges_done, 1);
-                return Ok(());
-            }
-            cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
-            self.work.shared.rest_of_reader(begun.elapsed()).await;
-        }
-    }
-
-    /// How many values are due.
-    fn finish(self: Box<Self>) -> u64 {
-        self.counter.census.due
     }
 }
 
@@ -190,7 +158,7 @@ impl Verify {
         let mut cursor: Option<Key> = None;
         loop {
             let begun = Instant::now();
-            let end = read(&self.work, session, interval, cursor.as_ref(), &mut self.page).await?;
+            let end = read(&self.work, session, (interval, cursor.as_ref()), &mut None, &mut self.page).await?;
             if let Some(row) = self.page.twin() {
                 return Err(RotationError::Twins {
                     relation: interval.relation.clone(),
@@ -213,39 +181,41 @@ impl Verify {
     }
 }
 
-/// Reads one page, patiently. Reading twice harms nobody.
+/// Reads one page, patiently: of everything, or of what was written `since`. Where a server cannot find that (in one statement, between
+/// its limits), everything is read from there on. Reading twice harms nobody.
 async fn read(
     work: &RangeWork,
     session: &mut dyn Session,
-    interval: &Interval,
-    cursor: Option<&Key>,
+    (interval, cursor): (&Interval, Option<&Key>),
+    since: &mut Option<u64>,
     page: &mut Page,
 ) -> Result<PageEnd, RotationError> {
     let mut patience = Patience::new(work.away_max);
     loop {
-        let limits = permitted(work).await?;
-        match session.page(interval, cursor, limits, page).await {
+        work.shared.progress.throttle.pass_reading(&work.shared.stop).await;
+        if work.shared.stop.requested() {
+            return Err(RotationError::Stopped);
+        }
+        let mut limits = work.shared.limits();
+        limits.rows = limits.rows.max(READ_ROWS_MIN);
+        let read = match *since {
+            Some(position) => session.page_since(position, interval, cursor, limits, page).await,
+            None => session.page(interval, cursor, limits, page).await,
+        };
+        match read {
             Ok(end) => return Ok(end),
             Err(error) if work.is_gone(&interval.relation, &error).await => {
                 page.clear();
                 return Ok(PageEnd::End);
+            }
+            Err(error) if !error.wants_reconnect() && since.take().is_some() => {
+                tracing::debug!(%error, "what was written since is not told, everything is read");
             }
             Err(error) => {
                 work.recover(session, &mut patience, error).await?;
             }
         }
     }
-}
-
-/// Waits until reading is permitted; gives how much of it.
-async fn permitted(work: &RangeWork) -> Result<PageLimits, RotationError> {
-    work.shared.progress.throttle.pass_reading(&work.shared.stop).await;
-    if work.shared.stop.requested() {
-        return Err(RotationError::Stopped);
-    }
-    let mut limits = work.shared.limits();
-    limits.rows = limits.rows.max(READ_ROWS_MIN);
-    Ok(limits)
 }
 
 /// Builds the labour of each pass for a session.

@@ -7,8 +7,8 @@ pub struct Moment {
     /// What becomes visible later was written at this position or after it (PostgreSQL: by the oldest transaction that was under way, or
     /// a later one).
     pub position: u64,
-    /// The relations of the table, by oid. Rows of one that joins it later may have been written long before.
-    pub relations: Vec<u32>,
+    /// The relations of the table, by oid and name. Rows of one that joins it later may have been written long before.
+    pub relations: Vec<(u32, String)>,
 }
 
 impl Moment {
@@ -16,6 +16,11 @@ impl Moment {
     pub fn reaches(&self, now: &Self) -> bool {
         let passed = now.position.checked_sub(self.position);
         self.relations == now.relations && passed.is_some_and(|passed| passed <= POSITIONS_MAX)
+    }
+
+    /// Whether the table had this relation then.
+    pub fn has(&self, relation: &str) -> bool {
+        self.relations.iter().any(|(_, name)| name == relation)
     }
 }
 
@@ -30,7 +35,7 @@ mod tests {
     fn a_moment_reaches_as_far_as_rows_can_tell() {
         let moment = |position, relations: &[u32]| Moment {
             position,
-            relations: relations.to_vec(),
+            relations: relations.iter().map(|oid| (*oid, format!("part {oid}"))).collect(),
         };
         let then = moment(7, &[1, 2]);
         assert!(then.reaches(&then));
@@ -39,5 +44,6 @@ mod tests {
         assert!(!then.reaches(&moment(6, &[1, 2])), "a database of the past");
         assert!(!then.reaches(&moment(8, &[1, 2, 3])), "a partition was attached");
         assert!(!then.reaches(&moment(8, &[1])), "one was detached");
+        assert!(then.has("part 2") && !then.has("part 3"));
     }
 }

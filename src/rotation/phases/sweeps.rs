@@ -9,11 +9,11 @@ use super::super::census::Census;
 use super::super::crew::Labour;
 use super::super::judge::Depth;
 use super::super::late::LateWatch;
-use super::super::passes::{Recheck, Sweep, SweepPiece};
+use super::super::passes::{Sweep, SweepPiece};
 use super::super::progress::Step;
 use super::{Run, SWEEPS_MAX};
 use crate::store::Moment;
-use crate::store::control::{Counters, Fence, Interval};
+use crate::store::control::{Counters, Fence};
 use crate::store::page::Page;
 
 impl Run<'_> {
@@ -22,21 +22,19 @@ impl Run<'_> {
         let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
         let mut clean_since: Option<Moment> = None;
         while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
-            sweeps += 1;
             let now = self.moment().await?;
-            if self.is_still_clean(clean_since.as_ref(), now.as_ref()).await? {
-                (clean, clean_since) = (clean + 1, now);
-                continue;
-            }
-            let (census, written) = self.sweep().await?;
+            let since = clean_since.filter(|since| now.as_ref().is_some_and(|now| since.reaches(now)));
+            let (census, written) = self.sweep(since.as_ref()).await?;
             counters += written;
+            sweeps += 1;
             clean = if census.due == 0 { clean + 1 } else { 0 };
             clean_since = now.filter(|_| census.due == 0 && census.withheld == 0);
         }
         Ok((counters, sweeps))
     }
 
-    async fn sweep(&self) -> Result<(Census, Counters), RotationError> {
+    /// Looks at everything, or, knowing that nothing was due in a sweep that began at `since`, at what was written from then on.
+    async fn sweep(&self, since: Option<&Moment>) -> Result<(Census, Counters), RotationError> {
         let mut fences: BTreeMap<String, Fence> = BTreeMap::new();
         if let Some(plan) = &self.plan {
             // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
@@ -65,6 +63,9 @@ impl Run<'_> {
                 }
                 Some(SweepPiece {
                     fence: fence.cloned(),
+                    since: since
+                        .filter(|since| since.has(&interval.relation))
+                        .map(|since| since.position),
                     interval,
                 })
             })
@@ -107,47 +108,6 @@ impl Run<'_> {
     /// Now, where this database tells what is written later.
     async fn moment(&self) -> Result<Option<Moment>, RotationError> {
         self.patiently("sweep", || self.store.moment(&self.prepared.survey)).await
-    }
-
-    /// Whether nothing is due now, knowing that a sweep that began at `since` has found nothing. Where that cannot be told, a sweep has to
-    /// look at everything again.
-    async fn is_still_clean(&self, since: Option<&Moment>, now: Option<&Moment>) -> Result<bool, RotationError> {
-        let (Some(since), Some(now)) = (since, now) else {
-            return Ok(false);
-        };
-        if !since.reaches(now) {
-            return Ok(false);
-        }
-        let due = match self.due_since(since.position).await {
-            Ok(due) => due,
-            Err(error @ RotationError::Store { .. }) => {
-                tracing::debug!(%error, "what was written since the last sweep is not known");
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        // A partition that was attached meanwhile was passed over.
-        let after = self.moment().await?;
-        Ok(due == 0 && after.is_some_and(|after| since.reaches(&after)))
-    }
-
-    async fn due_since(&self, position: u64) -> Result<u64, RotationError> {
-        let intervals = self.intervals(false).await?;
-        self.begin(Step::Sweep, intervals.len());
-        let mut workshop = self.workshop.clone();
-        workshop.work.step = "sweep";
-        let found = self
-            .crew("sweep", self.readers, intervals, move |session| {
-                let labour: Box<dyn Labour<Piece = Interval, Yield = u64>> = Box::new(Recheck {
-                    counter: workshop.counter(Depth::Hint),
-                    page: Page::to_look_at(session.shape()),
-                    work: workshop.work.clone(),
-                    since: position,
-                });
-                Ok(labour)
-            })
-            .await?;
-        Ok(found.iter().sum())
     }
 }
 

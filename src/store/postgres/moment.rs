@@ -16,6 +16,9 @@ pub async fn now(connection: &mut PgConnection, table: u32) -> Result<Moment, St
     let relations = survey::relations(connection, table).await?;
     Ok(Moment {
         position: oldest.unsigned_abs(),
-        relations: relations.iter().map(|relation| relation.oid).collect(),
+        relations: relations
+            .into_iter()
+            .map(|relation| (relation.oid, relation.sql_name))
+            .collect(),
     })
 }
