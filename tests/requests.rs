@@ -151,6 +151,31 @@ fn heavy_an_aborted_rotation_ends_after_its_batch_and_the_same_command_goes_on()
     }
 }
 
+/// SQLite goes on with what it was asked, also when nobody waits for its answer any more: a report that was held up must not be written
+/// after the run has left.
+#[test]
+fn heavy_the_last_word_of_a_run_is_that_it_leaves() {
+    let home = Home::sqlite("wal");
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(PEOPLE, &old);
+    let mut live = home.connect();
+    let running = Rotation::new(&home, &old, &new).start_and_get_going(SLOWLY);
+    ask(&home, &["pause"]);
+    standstill(&mut live);
+    let heard = || reseal(&home, &["status"]).document["runs"][0]["heard_at"].clone();
+    let said = heard();
+    wait_until("it is heard again", || heard() != said);
+    // The next report comes five seconds after the last one, and finds the file locked.
+    std::thread::sleep(Duration::from_millis(4_600));
+    live.execute("BEGIN IMMEDIATE");
+    std::thread::sleep(Duration::from_millis(1_400));
+    running.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(500));
+    live.execute("COMMIT");
+    assert_eq!(running.wait().code, Some(5));
+    assert_eq!(reseal(&home, &["status"]).document["runs"], serde_json::json!([]));
+}
+
 #[test]
 fn heavy_a_limit_of_rows_holds_across_runs_until_it_is_taken_away() {
     for home in homes() {

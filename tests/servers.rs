@@ -13,6 +13,10 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use reseal::store::page::Page;
+use reseal::store::postgres::PostgresStore;
+use reseal::store::survey::Target;
+use reseal::store::{PageLimits, Store as _};
 use support::people::{FernetKey, Home};
 use support::pooler::pgbouncer;
 use support::proxy::{Prey, Proxy};
@@ -107,6 +111,51 @@ fn heavy_pages_of_wide_rows_are_not_sent_in_vain() {
     // A sample, the rewriting, two sweeps and the verification read the table; what a page sends beyond its cap is little.
     let passes = proxy.answered() as f64 / table_bytes as f64;
     assert!((3.0..12.0).contains(&passes), "the table was sent {passes:.1} times");
+}
+
+#[test]
+fn heavy_the_first_page_of_a_table_is_bounded_whatever_the_table_before_was_like() {
+    let Some(home) = Home::postgres() else { return };
+    let old = FernetKey::generate();
+    home.fill(2_000, &old);
+    let mut live = home.connect();
+    live.execute("CREATE TABLE letters (id int8 PRIMARY KEY, body text)");
+    let token = old.seal(&"wide".repeat(50_000));
+    live.execute(&format!(
+        "INSERT INTO letters SELECT n, '{token}' FROM generate_series(1, 100) n"
+    ));
+    let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
+    let store = PostgresStore::new(&proxy.url(home.url()), "tests").unwrap();
+    let limits = PageLimits {
+        rows: 1_000,
+        bytes: 1 << 20,
+        value_bytes_max: 16 << 20,
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let read = |table: &str, column: &str, pages: usize| {
+        let before = proxy.answered();
+        runtime.block_on(async {
+            let target = Target {
+                table: table.to_owned(),
+                columns: vec![column.to_owned()],
+                context_columns: Vec::new(),
+                filter: None,
+            };
+            let survey = store.survey(&target).await.unwrap();
+            let interval = store.intervals(&survey, 1, false).await.unwrap().remove(0);
+            let mut session = store.session(&survey).await.unwrap();
+            let mut page = Page::to_look_at(session.shape());
+            // What a page was sent in vain is read before the next one.
+            for _ in 0..pages {
+                session.page(&interval, None, limits, &mut page).await.unwrap();
+                assert!(!page.is_empty());
+            }
+        });
+        proxy.answered() - before
+    };
+    read("people", "email", 3);
+    let sent = read("letters", "body", 2);
+    assert!(sent < 8 << 20, "{sent} bytes for two pages of 1 MiB");
 }
 
 #[test]
