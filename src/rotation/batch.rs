@@ -236,7 +236,7 @@ async fn run_set(
         }
     }
     let sample = Sample {
-        database: read + longest,
+        took: read + longest,
         bytes: page.byte_len() + swaps.byte_len(),
         rows: page.len(),
     };
@@ -300,7 +300,7 @@ async fn run_in_place(
     };
     // The turns of others say nothing about the size of a batch.
     let sample = Sample {
-        database: writing.elapsed().saturating_sub(batch.waited),
+        took: writing.elapsed().saturating_sub(batch.waited),
         bytes: batch.bytes,
         rows: usize::try_from(swaps.tally.rows).unwrap_or(usize::MAX),
     };

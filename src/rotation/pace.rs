@@ -1,6 +1,10 @@
 //! How large a batch is, and how long to rest between two: the application comes first.
 //!
-//! The controller is a pure function of its samples (time and bytes of each batch), so that recorded traces can test it.
+//! Batches that are rewritten hold locks, pages that are only read and opened hold none: each has sizes of its own, found by a controller
+//! of its own. A controller is a pure function of its samples (time and bytes of each batch), so that recorded traces can test it.
+//!
+//! The gentle profile works for a few milliseconds at a time, and rests for longer. A scheduler lets whoever wakes up wait until the
+//! slice of whoever runs is over, a millisecond or so: an application then waits that long once in a while, not again and again.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,10 +21,19 @@ pub enum Profile {
     Fast,
 }
 
+/// What a batch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Rows are rewritten, in a transaction.
+    Rewrite,
+    /// Rows are read and their values opened: sweeps and verification.
+    Read,
+}
+
 /// The numbers of a profile.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PaceLimits {
-    /// What a batch should take in the database. Shorter locks below, less overhead above; 10–500 ms is sane.
+    /// What a batch should take. Shorter locks and bursts below, less overhead above.
     pub target: Duration,
     /// Rows of the first batch.
     pub rows_start: usize,
@@ -32,9 +45,6 @@ pub struct PaceLimits {
     pub bytes_max: usize,
     /// Rest after a batch, as a share of the time that it took.
     pub rest_ratio: f64,
-    /// Rest after a page that was only read and opened, as a share of the time that it took. Sweeps and verification hold no lock, but
-    /// without rests they keep the processor from the application.
-    pub read_rest_ratio: f64,
     /// Whether there is a longer rest now and then, because the database's other writers wait without a queue.
     pub gives_turns: bool,
     /// Workers, as a share of what the store proposes.
@@ -60,18 +70,17 @@ impl Profile {
         }
     }
 
-    /// The numbers. `single_writer` is a database that stops all other writers while a batch runs (SQLite).
-    pub fn limits(self, single_writer: bool) -> PaceLimits {
-        // A batch in SQLite keeps every other writer waiting for as long as it takes: in the gentle profile that is a few milliseconds.
+    /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
+    pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
         let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
-            (Self::Gentle, false) => (20, 100, 500, 2.0, 0.5),
+            (Self::Gentle, false) => (8, 100, 500, 3.0, 0.5),
             (Self::Balanced, false) => (100, 1_000, 4_000, 0.0, 1.0),
             (Self::Fast, false) => (250, 2_000, 8_000, 0.0, 1.0),
-            (Self::Gentle, true) => (6, 50, 500, 3.0, 1.0),
+            (Self::Gentle, true) => (2, 50, 500, 9.0, 1.0),
             (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
             (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
         };
-        PaceLimits {
+        let rewriting = PaceLimits {
             target: Duration::from_millis(target_ms),
             rows_start,
             rows_min: match (self, single_writer) {
@@ -83,18 +92,32 @@ impl Profile {
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             rest_ratio,
-            read_rest_ratio: if self == Self::Gentle { 1.0 } else { 0.0 },
             gives_turns: single_writer,
             workers_share,
+        };
+        match (task, self) {
+            (Task::Rewrite, _) => rewriting,
+            // Nobody waits for a lock, only for the processor.
+            (Task::Read, Self::Gentle) => PaceLimits {
+                target: Duration::from_millis(1),
+                rest_ratio: 4.0,
+                gives_turns: false,
+                ..rewriting
+            },
+            (Task::Read, Self::Balanced | Self::Fast) => PaceLimits {
+                rest_ratio: 0.0,
+                gives_turns: false,
+                ..rewriting
+            },
         }
     }
 }
 
-/// What a batch cost. Database time only: no queueing, no encryption, no rest.
+/// What a batch cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Statement and commit.
-    pub database: Duration,
+    /// Of a batch that is rewritten, statement and commit: no queueing, no encryption. Of a page that is read, opening its values, too.
+    pub took: Duration,
     /// Old and new values.
     pub bytes: usize,
     /// Rows read.
@@ -104,6 +127,7 @@ pub struct Sample {
 /// Finds the number of rows whose batch takes the target time and stays under the byte cap.
 #[derive(Debug)]
 pub struct BatchController {
+    task: Task,
     /// The run's own profile, and the one that it follows now.
     own: Profile,
     followed: Profile,
@@ -117,9 +141,10 @@ pub struct BatchController {
 
 impl BatchController {
     /// Starts with the profile's first batch. `fixed` is the operator's own number, which then never grows.
-    pub fn new(own: Profile, single_writer: bool, fixed: Option<usize>) -> Self {
-        let limits = with_rows(own.limits(single_writer), fixed);
+    pub fn new(task: Task, own: Profile, single_writer: bool, fixed: Option<usize>) -> Self {
+        let limits = with_rows(own.limits(task, single_writer), fixed);
         Self {
+            task,
             rows: limits.rows_start,
             own,
             followed: own,
@@ -136,7 +161,7 @@ impl BatchController {
         let asked = asked.unwrap_or(self.own);
         if self.followed != asked {
             self.followed = asked;
-            self.limits = with_rows(asked.limits(self.single_writer), self.fixed);
+            self.limits = with_rows(asked.limits(self.task, self.single_writer), self.fixed);
             self.resize(self.rows);
         }
     }
@@ -153,7 +178,7 @@ impl BatchController {
 
     /// Learns from a batch. Every [`WINDOW`] batches the size moves, by a half at most; a batch far beyond the target cuts it at once.
     pub fn record(&mut self, sample: Sample) {
-        if sample.database > self.limits.target * PANIC_FACTOR {
+        if sample.took > (self.limits.target * PANIC_FACTOR).max(PANIC_MIN) {
             self.cut();
             return;
         }
@@ -166,7 +191,7 @@ impl BatchController {
             return;
         }
         let target = self.limits.target.as_secs_f64();
-        let time = percentile_90(self.samples.iter().map(|s| s.database.as_secs_f64()));
+        let time = percentile_90(self.samples.iter().map(|s| s.took.as_secs_f64()));
         let bytes = percentile_90(self.samples.iter().map(|s| s.bytes as f64));
         let by_time = if time > 0.0 { target / time } else { f64::INFINITY };
         let by_bytes = if bytes > 0.0 {
@@ -192,11 +217,6 @@ impl BatchController {
         }
         self.since_turn = Duration::ZERO;
         rest.max(TURN_REST)
-    }
-
-    /// The rest after a page that was read in `busy`.
-    pub fn rest_of_reader(&self, busy: Duration) -> Duration {
-        busy.mul_f64(self.limits.read_rest_ratio)
     }
 
     fn resize(&mut self, rows: usize) {
@@ -230,6 +250,8 @@ const TURN_EVERY: Duration = Duration::from_secs(3);
 pub const WINDOW: usize = 10;
 /// A batch this many times over the target is not noise.
 const PANIC_FACTOR: u32 = 5;
+/// Shorter, it may have waited for a processor.
+const PANIC_MIN: Duration = Duration::from_millis(50);
 /// A page that meets the cap ends early, and what the server sent beyond it was for nothing: aim below.
 const BYTES_AIMED_AT: f64 = 0.85;
 const SHRINK_MOST: f64 = 0.5;
@@ -242,13 +264,13 @@ mod tests {
 
     /// Runs `cost(rows) -> (milliseconds, bytes)` for a number of batches and returns the sizes that were used.
     fn trace(batches: usize, cost: impl Fn(usize, usize) -> (f64, usize)) -> Vec<usize> {
-        let mut controller = BatchController::new(Profile::Balanced, false, None);
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Balanced, false, None);
         (0..batches)
             .map(|at| {
                 let rows = controller.rows();
                 let (ms, bytes) = cost(at, rows);
                 controller.record(Sample {
-                    database: Duration::from_secs_f64(ms / 1000.0),
+                    took: Duration::from_secs_f64(ms / 1000.0),
                     bytes,
                     rows,
                 });
@@ -294,10 +316,10 @@ mod tests {
 
     #[test]
     fn short_pages_of_a_sparse_range_do_not_teach_anything() {
-        let mut controller = BatchController::new(Profile::Balanced, false, None);
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Balanced, false, None);
         for _ in 0..100 {
             controller.record(Sample {
-                database: Duration::from_micros(50),
+                took: Duration::from_micros(50),
                 bytes: 10,
                 rows: 3,
             });
@@ -308,7 +330,7 @@ mod tests {
     #[test]
     fn writers_that_look_every_tenth_of_a_second_find_their_turn_before_they_give_up() {
         for profile in [Profile::Gentle, Profile::Balanced, Profile::Fast] {
-            let mut controller = BatchController::new(profile, true, None);
+            let mut controller = BatchController::new(Task::Rewrite, profile, true, None);
             let busy = Duration::from_millis(50);
             let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
             for _ in 0..1_000 {
@@ -321,30 +343,30 @@ mod tests {
             }
             assert!(longest < Duration::from_secs(4), "{profile:?}: {longest:?}");
         }
-        let mut with_a_queue = BatchController::new(Profile::Fast, false, None);
+        let mut with_a_queue = BatchController::new(Task::Rewrite, Profile::Fast, false, None);
         assert!((0..1_000).all(|_| with_a_queue.rest(Duration::from_millis(50)).is_zero()));
     }
 
     #[test]
     fn another_profile_is_followed_from_the_next_batch_on_and_back_again() {
-        let mut controller = BatchController::new(Profile::Fast, false, None);
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Fast, false, None);
         assert_eq!(controller.rows(), 2_000);
         controller.follow(Some(Profile::Gentle));
         assert_eq!(controller.rows(), 500);
-        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(20));
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(30));
         controller.follow(None);
         assert_eq!(controller.rest(Duration::from_millis(10)), Duration::ZERO);
-        let mut fixed = BatchController::new(Profile::Fast, false, Some(7));
+        let mut fixed = BatchController::new(Task::Rewrite, Profile::Fast, false, Some(7));
         fixed.follow(Some(Profile::Gentle));
         assert_eq!(fixed.rows(), 7, "the operator's own number stays");
     }
 
     #[test]
     fn the_operators_number_is_kept() {
-        let mut controller = BatchController::new(Profile::Fast, false, Some(7));
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Fast, false, Some(7));
         for _ in 0..50 {
             controller.record(Sample {
-                database: Duration::from_micros(1),
+                took: Duration::from_micros(1),
                 bytes: 1,
                 rows: 7,
             });

@@ -10,6 +10,7 @@ use super::census::{Census, Counter};
 use super::crew::Labour;
 use super::error::RotationError;
 use super::judge::Depth;
+use super::pace::Sample;
 use super::progress::Progress;
 use super::range::RangeWork;
 use super::retry::Patience;
@@ -102,7 +103,7 @@ impl Sweep {
             .await?;
             self.counter.count(&piece.interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
-            let busy = begun.elapsed();
+            let sample = sample(begun, &self.page);
             let last = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
             if self.counter.census.due > due_before {
                 let part = Interval {
@@ -122,7 +123,7 @@ impl Sweep {
                 return Ok(());
             }
             cursor = last;
-            self.work.shared.rest_of_reader(busy).await;
+            self.work.shared.finish_reading(sample).await;
         }
     }
 }
@@ -171,13 +172,22 @@ impl Verify {
             }
             self.counter.count(&interval.relation, &self.page);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
+            let sample = sample(begun, &self.page);
             if end == PageEnd::End {
                 Progress::add(&self.work.shared.progress.ranges_done, 1);
                 return Ok(());
             }
             cursor = self.page.len().checked_sub(1).map(|row| self.page.owned_key(row));
-            self.work.shared.rest_of_reader(begun.elapsed()).await;
+            self.work.shared.finish_reading(sample).await;
         }
+    }
+}
+
+fn sample(begun: Instant, page: &Page) -> Sample {
+    Sample {
+        took: begun.elapsed(),
+        bytes: page.byte_len(),
+        rows: page.len(),
     }
 }
 
@@ -196,7 +206,7 @@ async fn read(
         if work.shared.stop.requested() {
             return Err(RotationError::Stopped);
         }
-        let mut limits = work.shared.limits();
+        let mut limits = work.shared.reading_limits();
         limits.rows = limits.rows.max(READ_ROWS_MIN);
         let read = match *since {
             Some(position) => session.page_since(position, interval, cursor, limits, page).await,

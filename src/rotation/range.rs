@@ -218,7 +218,10 @@ impl RangeWork {
         let mut page = Page::to_look_at(session.shape());
         let mut cursor: Option<Key> = None;
         loop {
-            match session.page(interval, cursor.as_ref(), self.shared.limits(), &mut page).await {
+            match session
+                .page(interval, cursor.as_ref(), self.shared.reading_limits(), &mut page)
+                .await
+            {
                 Ok(end) => {
                     counter.count(&interval.relation, &page);
                     cursor = page.len().checked_sub(1).map(|last| page.owned_key(last));
@@ -269,7 +272,7 @@ impl RangeWork {
                 Remedy::GiveUp => return Err(RotationError::store(self.step)(last)),
                 Remedy::Again { wait, class } => {
                     tracing::debug!(error = %last, "batch rolled back, trying again");
-                    self.shared.pace().cut();
+                    self.shared.cut();
                     self.pause(wait).await?;
                     return Ok(Some(class));
                 }

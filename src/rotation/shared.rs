@@ -1,6 +1,6 @@
 //! What all workers of a pass share: pace, progress, and what they have to say to whoever runs it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::RotationError;
@@ -14,8 +14,10 @@ use crate::store::PageLimits;
 /// What all workers of a pass share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Batch sizes, learnt together.
+    /// Sizes of batches that are rewritten, learnt together.
     pub pace: Arc<Mutex<BatchController>>,
+    /// Sizes of pages that are only read.
+    pub reading_pace: Arc<Mutex<BatchController>>,
     /// What is told.
     pub progress: Arc<Progress>,
     /// Whether to go on.
@@ -35,26 +37,35 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// How much the next page may hold.
+    /// How much the next page may hold that is to be rewritten.
     pub fn limits(&self) -> PageLimits {
-        let throttle = &self.progress.throttle;
-        let mut pace = self.pace();
-        pace.follow(throttle.profile());
+        let rows_max = self.progress.throttle.batch_rows_max();
+        self.limits_of(&mut lock(&self.pace), rows_max)
+    }
+
+    /// How much the next page may hold that is only read: it costs no rows.
+    pub fn reading_limits(&self) -> PageLimits {
+        self.limits_of(&mut lock(&self.reading_pace), usize::MAX)
+    }
+
+    fn limits_of(&self, pace: &mut BatchController, rows_max: usize) -> PageLimits {
+        pace.follow(self.progress.throttle.profile());
         PageLimits {
-            rows: pace.rows().min(throttle.batch_rows_max()),
+            rows: pace.rows().min(rows_max),
             bytes: pace.page_bytes(),
             value_bytes_max: self.value_bytes_max,
         }
     }
 
-    /// The batch sizes.
-    pub fn pace(&self) -> std::sync::MutexGuard<'_, BatchController> {
-        self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Something timed out: less at a time.
+    pub fn cut(&self) {
+        lock(&self.pace).cut();
+        lock(&self.reading_pace).cut();
     }
 
     /// The error that a stopped rewriter left behind.
     pub fn refused(&self) -> RotationError {
-        let refusal = self.refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
         RotationError::refusal(refusal, &self.columns)
     }
 
@@ -64,9 +75,13 @@ impl Shared {
         Progress::add(&self.progress.waited_ms, milliseconds);
     }
 
-    /// Rests after a page that was read and looked at, as the profile says.
-    pub async fn rest_of_reader(&self, busy: std::time::Duration) {
-        let rest = self.pace().rest_of_reader(busy);
+    /// Learns from a page that was read and looked at, and rests as the profile says.
+    pub(super) async fn finish_reading(&self, sample: Sample) {
+        let rest = {
+            let mut pace = lock(&self.reading_pace);
+            pace.record(sample);
+            pace.rest(sample.took)
+        };
         if !rest.is_zero() {
             self.stop.sleep(rest).await;
         }
@@ -75,7 +90,7 @@ impl Shared {
     /// Learns from a batch and rests as the profile says.
     pub(super) async fn finish(&self, sample: Sample, busy: Duration) {
         let rest = {
-            let mut pace = self.pace();
+            let mut pace = lock(&self.pace);
             pace.record(sample);
             self.progress
                 .batch_rows
@@ -84,4 +99,8 @@ impl Shared {
         };
         self.stop.sleep(rest).await;
     }
+}
+
+fn lock(pace: &Mutex<BatchController>) -> MutexGuard<'_, BatchController> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,7 @@ use super::error::RotationError;
 use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
 use super::outcome::RotationReport;
-use super::pace::BatchController;
+use super::pace::{BatchController, Profile, Task};
 use super::passes::{ReEncrypt, Verify, Workshop};
 use super::plan::Prepared;
 use super::preflight::Finding;
@@ -47,7 +47,12 @@ impl<'a> Run<'a> {
     ) -> Self {
         let options = &prepared.options;
         let proposed = store.workers();
-        let limits = options.profile.limits(proposed.max == 1);
+        let single_writer = proposed.max == 1;
+        let limits = options.profile.limits(Task::Rewrite, single_writer);
+        let pace = |task| {
+            let controller = BatchController::new(task, options.profile, single_writer, options.batch_rows);
+            Arc::new(Mutex::new(controller))
+        };
         let wished = options
             .workers
             .unwrap_or_else(|| ((proposed.default as f64 * limits.workers_share) as usize).max(1));
@@ -56,11 +61,8 @@ impl<'a> Run<'a> {
             store: Arc::clone(store),
             survey: Arc::clone(&prepared.survey),
             shared: Shared {
-                pace: Arc::new(Mutex::new(BatchController::new(
-                    options.profile,
-                    proposed.max == 1,
-                    options.batch_rows,
-                ))),
+                pace: pace(Task::Rewrite),
+                reading_pace: pace(Task::Read),
                 progress: Arc::clone(progress),
                 stop: Arc::clone(stop),
                 refusal: Arc::default(),
@@ -91,7 +93,7 @@ impl<'a> Run<'a> {
             writers: wished.clamp(1, proposed.max),
             readers: match options.workers {
                 // Whoever is to be gentle leaves a core to the application.
-                None if limits.read_rest_ratio == 0.0 => wished.max(READERS_MIN),
+                None if options.profile != Profile::Gentle => wished.max(READERS_MIN),
                 None | Some(_) => wished,
             },
         }
