@@ -20,6 +20,8 @@ pub enum Window {
 #[derive(Clone)]
 pub struct Latencies {
     windows: [Histogram<u64>; 3],
+    /// Of those during the rotation, the ones in which values were being moved.
+    moving: Histogram<u64>,
 }
 
 /// Percentiles in milliseconds.
@@ -40,6 +42,9 @@ pub struct Windows {
     pub before: Percentiles,
     /// While keys changed and values moved.
     pub during: Percentiles,
+    /// Within that, from the first value that was moved to the last that was verified: without the steps around it, in which keyrings
+    /// are replaced and processes begin. Nothing where that was not seen.
+    pub re_encryption: Option<Percentiles>,
     /// Undisturbed again.
     pub after: Percentiles,
 }
@@ -94,7 +99,8 @@ impl Latencies {
     pub fn new() -> Result<Self, hdrhistogram::CreationError> {
         let empty = Histogram::new_with_bounds(1, MICROSECONDS_MAX, SIGNIFICANT_DIGITS)?;
         Ok(Self {
-            windows: [empty.clone(), empty.clone(), empty],
+            windows: [empty.clone(), empty.clone(), empty.clone()],
+            moving: empty,
         })
     }
 
@@ -103,10 +109,20 @@ impl Latencies {
         self.windows[window as usize].saturating_record(microseconds.max(1));
     }
 
+    /// It fell into the time in which values were moved.
+    pub fn record_moving(&mut self, microseconds: u64) {
+        self.moving.saturating_record(microseconds.max(1));
+    }
+
     /// The percentiles.
     pub fn windows(&self) -> Windows {
         let [before, during, after] = [0, 1, 2].map(|window| percentiles(&self.windows[window]));
-        Windows { before, during, after }
+        Windows {
+            before,
+            during,
+            re_encryption: (!self.moving.is_empty()).then(|| percentiles(&self.moving)),
+            after,
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Tally {
     pub series: Series,
     /// When the rotation began and ended.
     during: [Moment; 2],
+    /// When it began to move values, and had verified them.
+    moving: [Moment; 2],
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
             write_latencies: Latencies::new()?,
             series: Series::new(origin)?,
             during: [Moment::MAX; 2],
+            moving: [Moment::MAX; 2],
         })
     }
 
@@ -63,6 +66,16 @@ impl Tally {
         self.during[1] = at;
     }
 
+    /// Values are being moved, or verified. The first time counts.
+    pub fn values_move(&mut self, at: Moment) {
+        self.moving[0] = self.moving[0].min(at);
+    }
+
+    /// All values were moved and verified. The first time counts.
+    pub fn values_moved(&mut self, at: Moment) {
+        self.moving[1] = self.moving[1].min(at);
+    }
+
     /// An operation that went through, begun at this moment.
     pub fn done(&mut self, kind: Kind, begun: Moment, microseconds: u64) {
         let window = self.window(begun);
@@ -72,6 +85,9 @@ impl Tally {
         };
         *count += 1;
         latencies.record(window, microseconds);
+        if (self.moving[0]..self.moving[1]).contains(&begun) {
+            latencies.record_moving(microseconds);
+        }
         self.series.record(kind, begun, microseconds);
     }
 

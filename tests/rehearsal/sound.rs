@@ -49,7 +49,7 @@ fn heavy_a_sound_rotation_gets_a_good_verdict_and_leaves_nothing_behind() {
         "{sessions}"
     );
     for kind in ["reads", "writes"] {
-        for window in ["before", "during", "after"] {
+        for window in ["before", "during", "re_encryption", "after"] {
             let percentiles = &document["latency_ms"][kind][window];
             let [p50, p99, max] = ["p50", "p99", "max"].map(|name| percentiles[name].as_f64().unwrap());
             assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{kind} {window}: {percentiles}");
