@@ -251,9 +251,9 @@ fn texts(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>,
     rows.collect::<Result<_, _>>().map_err(from_sqlite)
 }
 
-/// Sessions lie in indexes at random: what a batch changes of them should not be read anew for the next one. 64 MiB hold the indexes of
-/// a million.
-const CACHE_KIB: i64 = 64 * 1024;
+/// Sessions lie in indexes at random, and all pages that a batch changes should fit: some thousands. The others are read anew from the
+/// system's cache, which costs a microsecond each; a cache that holds whole indexes would grow with the sessions.
+const CACHE_KIB: i64 = 16 * 1024;
 
 /// How much is written to the log before it is copied into the database: some ten thousands of pages. Much less, and the same pages of
 /// indexes are copied, and synced, again and again.
