@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::error::RotationError;
 use super::range::RangeWork;
 use crate::store::Session;
+use crate::store::spare::Spare;
 use crate::store::survey::Survey;
 
 /// A kind of work on pieces of a table. One value per worker: it owns the worker's buffers.
@@ -26,42 +27,58 @@ pub trait Labour: Send {
     fn finish(self: Box<Self>) -> Self::Yield;
 }
 
-/// Runs `pieces` over at most `workers` connections. The first error ends the pass.
-pub async fn run<P, Y, L>(
-    work: &RangeWork,
-    survey: &Arc<Survey>,
-    workers: usize,
-    step: &'static str,
-    pieces: Vec<P>,
-    labour: L,
-) -> Result<Vec<Y>, RotationError>
-where
-    P: Send + 'static,
-    Y: Send + 'static,
-    L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
-{
-    let crew = workers.min(pieces.len());
-    let queue = Arc::new(Mutex::new(VecDeque::from(pieces)));
-    let labour = Arc::new(labour);
-    let mut shift = JoinSet::new();
-    for _ in 0..crew {
-        let (queue, labour) = (Arc::clone(&queue), Arc::clone(&labour));
-        let (work, survey) = (work.clone(), Arc::clone(survey));
-        shift.spawn(async move {
-            let mut session = work.patiently(step, || work.store.session(&survey)).await?;
-            let mut worker = labour(&*session)?;
-            loop {
-                if work.shared.stop.requested() {
-                    return Err(RotationError::Stopped);
-                }
-                let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
-                    break;
+/// Workers over the connections that there are.
+pub struct Crew<'a> {
+    /// How work is retried.
+    pub work: &'a RangeWork,
+    /// The table.
+    pub survey: &'a Arc<Survey>,
+    /// Connections that workers of the pass before have left.
+    pub sessions: &'a Arc<Spare<Box<dyn Session>>>,
+    /// Workers at most.
+    pub workers: usize,
+}
+
+impl Crew<'_> {
+    /// Works through `pieces`. The first error ends the pass.
+    pub async fn run<P, Y, L>(self, step: &'static str, pieces: Vec<P>, labour: L) -> Result<Vec<Y>, RotationError>
+    where
+        P: Send + 'static,
+        Y: Send + 'static,
+        L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
+    {
+        let workers = self.workers.min(pieces.len());
+        let queue = Arc::new(Mutex::new(VecDeque::from(pieces)));
+        let labour = Arc::new(labour);
+        let mut shift = JoinSet::new();
+        for _ in 0..workers {
+            let (queue, labour, sessions) = (Arc::clone(&queue), Arc::clone(&labour), Arc::clone(self.sessions));
+            let (work, survey) = (self.work.clone(), Arc::clone(self.survey));
+            shift.spawn(async move {
+                let mut session = match sessions.take() {
+                    Some(session) => session,
+                    None => work.patiently(step, || work.store.session(&survey)).await?,
                 };
-                worker.work(&mut *session, piece).await?;
-            }
-            Ok(worker.finish())
-        });
+                let mut worker = labour(&*session)?;
+                loop {
+                    if work.shared.stop.requested() {
+                        return Err(RotationError::Stopped);
+                    }
+                    let Some(piece) = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else {
+                        break;
+                    };
+                    worker.work(&mut *session, piece).await?;
+                }
+                sessions.put_back(session);
+                Ok(worker.finish())
+            });
+        }
+        all(shift).await
     }
+}
+
+/// What all workers bring home, or the error that ended the first of them.
+async fn all<Y: 'static>(mut shift: JoinSet<Result<Y, RotationError>>) -> Result<Vec<Y>, RotationError> {
     let mut yields = Vec::new();
     let mut first_error = None;
     while let Some(joined) = shift.join_next().await {

@@ -19,6 +19,7 @@ mod moment;
 pub mod page;
 pub mod postgres;
 pub mod replicas;
+pub(crate) mod spare;
 pub mod sqlite;
 pub mod survey;
 pub mod value;

@@ -20,7 +20,10 @@ impl Run<'_> {
     }
 
     async fn stored_quarantine(&self, plan: &Plan) -> Result<Vec<StoredQuarantine>, StoreError> {
-        self.store.control().await?.quarantine(&plan.identity.id).await
+        let mut control = self.control().await?;
+        let answer = control.quarantine(&plan.identity.id).await?;
+        self.controls.put_back(control);
+        Ok(answer)
     }
 
     /// Late values of this rotation, those of earlier runs included; without control tables those of this run.
@@ -32,7 +35,10 @@ impl Run<'_> {
     }
 
     async fn stored_late(&self, plan: &Plan) -> Result<LateValues, StoreError> {
-        self.store.control().await?.late(&plan.identity.id, LISTED_MAX).await
+        let mut control = self.control().await?;
+        let answer = control.late(&plan.identity.id, LISTED_MAX).await?;
+        self.controls.put_back(control);
+        Ok(answer)
     }
 
     pub(super) fn late_policy(&self) -> LatePolicy {
@@ -44,6 +50,9 @@ impl Run<'_> {
     }
 
     pub(super) async fn database_time(&self) -> Result<String, StoreError> {
-        self.store.control().await?.now().await
+        let mut control = self.control().await?;
+        let answer = control.now().await?;
+        self.controls.put_back(control);
+        Ok(answer)
     }
 }

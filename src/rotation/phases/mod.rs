@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::census::Census;
-use super::crew::{self, Labour};
+use super::crew::{Crew, Labour};
 use super::error::RotationError;
 use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
@@ -23,7 +23,8 @@ use super::rewriter::Rewriters;
 use super::shared::Shared;
 use crate::store::control::{Counters, Interval, LateValues, Plan, PlanStatus, Range};
 use crate::store::page::Page;
-use crate::store::{Session, Store, StoreError};
+use crate::store::spare::Spare;
+use crate::store::{Control, Session, Store, StoreError};
 
 /// One run over a table, with everything its phases share.
 pub(super) struct Run<'a> {
@@ -34,6 +35,8 @@ pub(super) struct Run<'a> {
     guard: Option<Guard>,
     writers: usize,
     readers: usize,
+    sessions: Arc<Spare<Box<dyn Session>>>,
+    controls: Spare<Box<dyn Control>>,
 }
 
 impl<'a> Run<'a> {
@@ -96,6 +99,8 @@ impl<'a> Run<'a> {
                 None if options.profile != Profile::Gentle => wished.max(READERS_MIN),
                 None | Some(_) => wished,
             },
+            sessions: Arc::default(),
+            controls: Spare::default(),
         }
     }
 
@@ -165,6 +170,14 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
+    /// The control tables, over a connection that has just answered or a new one. To be put back once it has answered.
+    async fn control(&self) -> Result<Box<dyn Control>, StoreError> {
+        match self.controls.take() {
+            Some(control) => Ok(control),
+            None => self.store.control().await,
+        }
+    }
+
     /// Makes an attempt until it succeeds or patience ends. What is attempted may have succeeded before, with its reply lost.
     async fn patiently<T, F>(&self, step: &'static str, attempt: impl FnMut() -> F) -> Result<T, RotationError>
     where
@@ -175,11 +188,13 @@ impl<'a> Run<'a> {
 
     /// Forgets quarantine entries when every value `opens`, and adds up the counters of all runs.
     async fn settle(&self, plan: &Plan, opens: bool) -> Result<Counters, StoreError> {
-        let mut control = self.store.control().await?;
+        let mut control = self.control().await?;
         if opens && !control.quarantine(&plan.identity.id).await?.is_empty() {
             control.clear_quarantine(plan).await?;
         }
-        control.totals(&plan.identity.id).await
+        let totals = control.totals(&plan.identity.id).await?;
+        self.controls.put_back(control);
+        Ok(totals)
     }
 
     /// What is reported at the end.
@@ -277,7 +292,10 @@ impl<'a> Run<'a> {
     }
 
     async fn store_status(&self, plan: &Plan, status: PlanStatus) -> Result<(), StoreError> {
-        self.store.control().await?.set_status(plan, status).await
+        let mut control = self.control().await?;
+        control.set_status(plan, status).await?;
+        self.controls.put_back(control);
+        Ok(())
     }
 
     async fn crew<P, Y, L>(
@@ -292,7 +310,13 @@ impl<'a> Run<'a> {
         Y: Send + 'static,
         L: Fn(&dyn Session) -> Result<Box<dyn Labour<Piece = P, Yield = Y>>, RotationError> + Send + Sync + 'static,
     {
-        crew::run(&self.workshop.work, &self.prepared.survey, workers, step, pieces, labour).await
+        let crew = Crew {
+            work: &self.workshop.work,
+            survey: &self.prepared.survey,
+            sessions: &self.sessions,
+            workers,
+        };
+        crew.run(step, pieces, labour).await
     }
 }
 

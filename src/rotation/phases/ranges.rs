@@ -16,14 +16,15 @@ impl Run<'_> {
     }
 
     pub(super) async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
-        let mut control = self.store.control().await?;
-        let known = control.ranges(&plan.identity.id).await?;
-        if !known.is_empty() {
-            return Ok(known);
+        let mut control = self.control().await?;
+        let mut ranges = control.ranges(&plan.identity.id).await?;
+        if ranges.is_empty() {
+            let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
+            control.add_ranges(plan, &intervals).await?;
+            ranges = control.ranges(&plan.identity.id).await?;
         }
-        let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
-        control.add_ranges(plan, &intervals).await?;
-        control.ranges(&plan.identity.id).await
+        self.controls.put_back(control);
+        Ok(ranges)
     }
 
     /// Gives ranges to relations that have none yet. Returns what is left to be re-encrypted, if anything is.
@@ -36,7 +37,7 @@ impl Run<'_> {
 
     /// The ranges of every relation that is there now. Those of a partition that is gone stay behind, unfinished for good.
     async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
-        let mut control = self.store.control().await?;
+        let mut control = self.control().await?;
         let mut ranges = control.ranges(&plan.identity.id).await?;
         let relations = self.store.relations(&self.prepared.survey).await?;
         let fresh: Vec<Interval> = relations
@@ -52,6 +53,7 @@ impl Run<'_> {
             control.add_ranges(plan, &fresh).await?;
             ranges = control.ranges(&plan.identity.id).await?;
         }
+        self.controls.put_back(control);
         ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
         Ok(ranges)
     }

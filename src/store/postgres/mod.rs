@@ -27,14 +27,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use tokio::sync::OnceCell;
 
 use self::connect::Server;
 pub(crate) use self::error::store_error;
+use self::identity::Met;
 use self::lock::{AdvisoryLock, LockName};
 use super::control::Interval;
 use super::guard::Guards;
 use super::replicas::ReplicaWatch;
+use super::spare::Spare;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::{ColumnSample, Control, Moment, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
@@ -44,6 +47,8 @@ pub struct PostgresStore {
     role: String,
     /// Set once it is known that a connection keeps its session.
     keeps_sessions: OnceCell<()>,
+    /// For questions about the catalogue.
+    spare: Spare<(PgConnection, Met)>,
 }
 
 impl PostgresStore {
@@ -54,6 +59,7 @@ impl PostgresStore {
             server: Server::parse(url)?,
             role: role.to_owned(),
             keeps_sessions: OnceCell::new(),
+            spare: Spare::default(),
         })
     }
 
@@ -63,10 +69,18 @@ impl PostgresStore {
         self.server.set_answer_max(answer_max);
         self
     }
+
+    /// A connection for a question: one that has just answered another, or a new one. To be put back once it has answered.
+    async fn asking(&self) -> Result<(PgConnection, Met), StoreError> {
+        match self.spare.take() {
+            Some((connection, met)) if self.server.require_latest(met).is_ok() => Ok((connection, met)),
+            _ => self.server.connect_and_meet(&self.role).await,
+        }
+    }
 }
 
 /// A connection of its own with the settings of all connections of ours, for work beside the rewriting of values.
-pub(crate) async fn connect(url: &str, role: &str) -> Result<sqlx::PgConnection, StoreError> {
+pub(crate) async fn connect(url: &str, role: &str) -> Result<PgConnection, StoreError> {
     Server::parse(url)?.connect(role).await
 }
 
@@ -80,7 +94,7 @@ impl Store for PostgresStore {
         self.keeps_sessions
             .get_or_try_init(|| pooler::require_sessions(&self.server, &self.role))
             .await?;
-        let mut connection = self.server.connect(&self.role).await?;
+        let (mut connection, met) = self.asking().await?;
         let mut survey = survey::survey(&mut connection, target).await?;
         for relation in &survey.relations {
             for column in survey::missing_update_privileges(&mut connection, relation, &survey.values).await? {
@@ -90,15 +104,19 @@ impl Store for PostgresStore {
                 )));
             }
         }
+        self.spare.put_back((connection, met));
         Ok(survey)
     }
 
     async fn relations(&self, survey: &Survey) -> Result<Vec<Relation>, StoreError> {
-        let mut connection = self.server.connect(&self.role).await?;
-        survey::relations(&mut connection, survey.table_id).await
+        let (mut connection, met) = self.asking().await?;
+        let relations = survey::relations(&mut connection, survey.table_id).await?;
+        self.spare.put_back((connection, met));
+        Ok(relations)
     }
 
     async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError> {
+        // Not a spare one: statements on the table itself, prepared before it was altered, would fail.
         let mut connection = self.server.connect(&self.role).await?;
         survey::require_usable(&mut connection, survey).await?;
         let relations = survey::relations(&mut connection, survey.table_id).await?;
@@ -106,8 +124,10 @@ impl Store for PostgresStore {
     }
 
     async fn moment(&self, survey: &Survey) -> Result<Option<Moment>, StoreError> {
-        let mut connection = self.server.connect(&self.role).await?;
-        moment::now(&mut connection, survey.table_id).await.map(Some)
+        let (mut connection, met) = self.asking().await?;
+        let moment = moment::now(&mut connection, survey.table_id).await?;
+        self.spare.put_back((connection, met));
+        Ok(Some(moment))
     }
 
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
