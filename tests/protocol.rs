@@ -27,6 +27,11 @@ fn heavy_requests_that_are_swallowed_hold_up_no_phase() {
     protocol::interruptions::requests_that_are_swallowed_hold_up_no_phase();
 }
 
+#[test]
+fn heavy_requests_that_are_swallowed_hold_up_no_command() {
+    protocol::interruptions::requests_that_are_swallowed_hold_up_no_command();
+}
+
 /// Each scenario on each database; one that is missing on this machine is skipped, and says so.
 macro_rules! scenarios {
     ($($area:ident::{$($test:ident),* $(,)?}),* $(,)?) => {

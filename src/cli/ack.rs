@@ -90,7 +90,7 @@ pub(super) fn run(args: AckArgs, context: &mut Context<'_>) -> Result<Exit, CliE
     };
     let store = args.database.open(context, "reseal ack")?;
     let failed = |error| store_error(&error, "ack");
-    let was_there = tuning::run(context.output.is_json(), async |_progress, _stop| {
+    let was_there = tuning::ask(context.output.is_json(), &*store, "ack", async || {
         let mut control = store.control().await.map_err(failed)?;
         let Some((revision, seals_with)) = loaded else {
             if !control.exists().await.map_err(failed)? {

@@ -133,7 +133,7 @@ pub(super) fn abort(args: &AbortArgs, context: &mut Context<'_>) -> Result<Exit,
 fn ask(which: &Which, command: &'static str, asked: Asked, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let store = which.database.open(context, &format!("reseal {command}"))?;
     let failed = |error| store_error(&error, "request");
-    let request = tuning::run(context.output.is_json(), async |_progress, _stop| {
+    let request = tuning::ask(context.output.is_json(), &*store, "request", async || {
         let mut control = store.control().await.map_err(failed)?;
         if !control.exists().await.map_err(failed)? {
             return Err(nothing_unfinished());

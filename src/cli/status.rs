@@ -109,7 +109,7 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
     let store = args.database.open(context, "reseal status")?;
     let failed = |error| store_error(&error, "status");
     let (rotations, keyset_rotations, instances, runs, requests) =
-        tuning::run(context.output.is_json(), async |_progress, _stop| {
+        tuning::ask(context.output.is_json(), &*store, "status", async || {
             let mut control = store.control().await.map_err(failed)?;
             if !control.exists().await.map_err(failed)? {
                 return Ok(Default::default());

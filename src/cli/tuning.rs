@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::display::Display;
+use super::rotation_error::store_error;
 use super::{CliError, Exit};
 use crate::rotation::pace::Profile;
 use crate::rotation::progress::{Progress, Stop};
 use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT};
+use crate::store::{Store, StoreError};
 
 /// How to go about it.
 #[derive(Args)]
@@ -112,6 +114,26 @@ pub fn run<T>(json: bool, work: impl AsyncFnOnce(Arc<Progress>, Arc<Stop>) -> Re
         display.end().await;
         signals.abort();
         outcome
+    })
+}
+
+/// Asks a database a few questions that change no values. All of them together get the time that one answer may take: a connection that
+/// swallows them without closing is as lost as one that closed.
+pub fn ask<T>(
+    json: bool,
+    store: &dyn Store,
+    step: &str,
+    questions: impl AsyncFnOnce() -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    run(json, async |_progress, _stop| {
+        let Some(wait) = store.answer_max() else {
+            return questions().await;
+        };
+        let answer = tokio::time::timeout(wait, questions()).await;
+        answer.unwrap_or_else(|_| {
+            let lost = StoreError::Disconnected(format!("no answer within {} s", wait.as_secs()));
+            Err(store_error(&lost, step))
+        })
     })
 }
 

@@ -8,8 +8,9 @@ use reseal::rotation::protocol::{Direction, Watch, Wish, rotate};
 use reseal::store::postgres::PostgresStore;
 use serde_json::Value;
 
-use super::house::{BRIEF, House, Kind, PATIENT, SLOWLY, eventually};
+use super::house::{BRIEF, House, KEYSET, Kind, PATIENT, SLOWLY, eventually};
 use crate::support::proxy::{Prey, Proxy};
+use crate::support::reseal_process;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -151,6 +152,36 @@ pub fn requests_that_are_swallowed_hold_up_no_phase() {
     assert!(proxy.swallowed() >= 3, "{}", proxy.swallowed());
     assert_eq!(house.keys_in_data(), [house.keys()[1].0]);
     assert!(house.keys()[0].2, "the old key is retired");
+}
+
+/// Commands that only ask or say something, too, come to an end over such a connection.
+pub fn requests_that_are_swallowed_hold_up_no_command() {
+    let Some(house) = House::build(Kind::Postgres, 40) else {
+        return;
+    };
+    house.ack("web-1", 1, HOUR);
+    let url = house.url();
+    let proxy = Proxy::swallowing(&url, Prey::Record, 1);
+    let through = proxy.url(&url);
+    std::thread::scope(|scope| {
+        let commands: [&[&str]; 2] = [&["status"], &["ack", "--keyset", KEYSET, "--instance", "web-1", "--gone"]];
+        let asked = commands.map(|arguments| {
+            let mut command = reseal_process();
+            command
+                .args(arguments)
+                .args(["--database", "env:THROUGH", "--json"])
+                .env("THROUGH", &through);
+            scope.spawn(move || (arguments, command.output().unwrap()))
+        });
+        for thread in asked {
+            let (arguments, output) = thread.join().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(8), "{arguments:?}: {said}");
+            assert!(said.contains("no answer within 60 s"), "{arguments:?}: {said}");
+        }
+    });
+    assert_eq!(proxy.swallowed(), 2);
+    assert_eq!(house.instances().len(), 1, "nobody has left");
 }
 
 struct Silent;

@@ -36,7 +36,7 @@ pub async fn destroy(
         let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
         let now = gate::look(asked, &mut ledgers, stop).await?;
         let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
-        needs.extend(Replicas::mark(managed).await?.need().await);
+        needs.extend(Replicas::mark(managed, stop).await?.need().await);
         needs.extend(open.map(|(_, record)| Need::Rotation {
             id: record.id,
             owner: record.owner,

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::super::progress::{Progress, Stop};
-use super::super::retry::{ANSWERS_AN_ATTEMPT, answered};
+use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use super::super::throttle::Reason;
 use super::retire::Need;
 use super::{Managed, Place, ProtocolError, Watch};
@@ -22,18 +22,24 @@ pub(super) struct Replicas<'m> {
 }
 
 impl<'m> Replicas<'m> {
-    /// Takes the position of each database after everything that was moved so far.
-    pub(super) async fn mark(managed: &'m Managed) -> Result<Self, ProtocolError> {
+    /// Takes the position of each database after everything that was moved so far; patiently, since all the work is done by then.
+    pub(super) async fn mark(managed: &'m Managed, stop: &Stop) -> Result<Self, ProtocolError> {
         let (mut watched, mut mute) = (Vec::new(), Vec::new());
         for (place, mut watch) in watches(managed)? {
-            let failed = |error| ProtocolError::store("replicas", error);
-            answered(&*place.store, ANSWERS_AN_ATTEMPT, place.store.settle())
-                .await
-                .map_err(failed)?;
-            match watch.position().await {
-                Ok(position) => watched.push(((place, watch), position)),
-                Err(error @ StoreError::Statement { .. }) => mute.push(format!("those of {}: {error}", place.name)),
-                Err(error) => return Err(failed(error)),
+            let mut patience = Patience::new(managed.options.away_max);
+            loop {
+                let error = match settled_position(place, &mut *watch).await {
+                    Ok(position) => break watched.push(((place, watch), position)),
+                    Err(error @ StoreError::Statement { .. }) => break mute.push(format!("those of {}: {error}", place.name)),
+                    Err(error) => error,
+                };
+                match patience.after(&error) {
+                    Remedy::GiveUp => return Err(ProtocolError::store("replicas", error)),
+                    Remedy::Again { wait, .. } | Remedy::Reconnect { wait } => stop.sleep(wait).await,
+                }
+                if stop.requested() {
+                    return Err(ProtocolError::Stopped);
+                }
             }
         }
         Ok(Self { watched, mute })
@@ -83,6 +89,12 @@ impl<'m> Replicas<'m> {
         }
         Ok(None)
     }
+}
+
+/// The position behind which everything lies that was moved so far.
+async fn settled_position(place: &Place, watch: &mut dyn ReplicaWatch) -> Result<i64, StoreError> {
+    answered(&*place.store, ANSWERS_AN_ATTEMPT, place.store.settle()).await?;
+    watch.position().await
 }
 
 /// Refuses a rotation that could not know in the end what replicas have replayed. Asked before anything is touched.

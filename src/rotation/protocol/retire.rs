@@ -221,7 +221,7 @@ pub async fn retire(
     let before = gate::look(asked, &mut ledgers, stop).await?.pass(&managed.gates);
     let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
     let now = gate::look(asked, &mut ledgers, stop).await?;
-    let mut needs: Vec<Need> = Replicas::mark(managed).await?.need().await.into_iter().collect();
+    let mut needs: Vec<Need> = Replicas::mark(managed, stop).await?.need().await.into_iter().collect();
     if let Some((_, record)) = open {
         needs.push(Need::Rotation {
             id: record.id,

@@ -24,7 +24,7 @@ impl Machine<'_> {
         let keys = retire::retirable(self.keyset()?);
         let behind = match is_clean {
             true => {
-                Replicas::mark(self.managed)
+                Replicas::mark(self.managed, self.stop)
                     .await?
                     .wait(self.managed, (self.progress, self.stop), self.watch)
                     .await?
