@@ -130,6 +130,7 @@ fn heavy_the_first_page_of_a_table_is_bounded_whatever_the_table_before_was_like
         rows: 1_000,
         bytes: 1 << 20,
         value_bytes_max: 16 << 20,
+        stands_back: false,
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let read = |table: &str, column: &str, pages: usize| {

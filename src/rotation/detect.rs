@@ -32,6 +32,7 @@ pub async fn formats(
             rows: ROWS / PLACES,
             bytes: BYTES / PLACES,
             value_bytes_max: BYTES as u64 / PLACES as u64,
+            stands_back: false,
         };
         session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
         pages.push(page);

@@ -176,6 +176,11 @@ impl BatchController {
         self.limits.bytes_max / 2
     }
 
+    /// Whether whoever waits for the processor goes first.
+    pub fn stands_back(&self) -> bool {
+        self.followed == Profile::Gentle
+    }
+
     /// Learns from a batch. Every [`WINDOW`] batches the size moves, by a half at most; a batch far beyond the target cuts it at once.
     pub fn record(&mut self, sample: Sample) {
         if sample.took > (self.limits.target * PANIC_FACTOR).max(PANIC_MIN) {
@@ -354,7 +359,9 @@ mod tests {
         controller.follow(Some(Profile::Gentle));
         assert_eq!(controller.rows(), 500);
         assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(30));
+        assert!(controller.stands_back());
         controller.follow(None);
+        assert!(!controller.stands_back());
         assert_eq!(controller.rest(Duration::from_millis(10)), Duration::ZERO);
         let mut fixed = BatchController::new(Task::Rewrite, Profile::Fast, false, Some(7));
         fixed.follow(Some(Profile::Gentle));

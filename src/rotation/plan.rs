@@ -142,6 +142,7 @@ async fn sample(
             rows,
             bytes: SAMPLE_BYTES / SAMPLE_PLACES,
             value_bytes_max,
+            stands_back: false,
         };
         let _: PageEnd = session.page(interval, None, limits, &mut page).await?;
         for row in 0..page.len() {

@@ -54,6 +54,7 @@ impl Shared {
             rows: pace.rows().min(rows_max),
             bytes: pace.page_bytes(),
             value_bytes_max: self.value_bytes_max,
+            stands_back: pace.stands_back(),
         }
     }
 

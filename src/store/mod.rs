@@ -167,6 +167,8 @@ pub struct PageLimits {
     pub bytes: usize,
     /// Larger values are not read: they come as [`value::Kind::Oversize`].
     pub value_bytes_max: u64,
+    /// Every few rows, whoever waits for the same processor goes first. For databases that work in this process.
+    pub stands_back: bool,
 }
 
 /// How a page ended.

@@ -68,6 +68,7 @@ pub fn rows(rows: usize) -> PageLimits {
         rows,
         bytes: 1 << 20,
         value_bytes_max: 1 << 20,
+        stands_back: false,
     }
 }
 

@@ -164,6 +164,7 @@ impl Reader {
                 rows: PAGE_ROWS,
                 bytes: PAGE_BYTES_MAX,
                 value_bytes_max: table.prepared.options.value_bytes_max,
+                stands_back: false,
             };
             if let Err(error) = table.session.page(&interval, None, limits, &mut page).await {
                 if !error.wants_reconnect() || attempt >= ATTEMPTS_MAX {

@@ -97,7 +97,7 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
         bytes_max: job.limits.value_bytes_max,
         guarded: mode.guarded,
     };
-    batch.lock().start(form, bytes_max);
+    batch.lock().start(form, bytes_max, job.limits.stands_back);
     let written = match &last {
         Some(last) => rewrite(connection, dataset, batch, job, last, form)?,
         None => Written::default(),

@@ -14,6 +14,7 @@ use rusqlite::types::ValueRef;
 use super::cell::{ValueForm, push_context, push_key, push_value};
 use super::error::from_sqlite;
 use super::queue::{Answer, Queue, encode};
+use super::session::stand_back;
 use super::statement::{DUE, NEW};
 use crate::store::page::{Page, RowVersion, Shape, Swaps};
 use crate::store::{RewriteStopped, Rewriter, StoreError, Written};
@@ -73,6 +74,7 @@ pub(super) struct Batch {
     rewriter: Option<Box<dyn Rewriter>>,
     form: ValueForm,
     bytes_max: usize,
+    stands_back: bool,
     shape: Shape,
     /// One row: the one being judged.
     page: Page,
@@ -102,6 +104,7 @@ impl Batch {
                 guarded: false,
             },
             bytes_max: 0,
+            stands_back: false,
             shape,
             page: Page::new(shape),
             judged: Swaps::new(shape.values),
@@ -129,9 +132,10 @@ impl Batch {
     }
 
     /// Forgets what an earlier statement did.
-    pub(super) fn start(&mut self, form: ValueForm, bytes_max: usize) {
+    pub(super) fn start(&mut self, form: ValueForm, bytes_max: usize, stands_back: bool) {
         self.form = form;
         self.bytes_max = bytes_max;
+        self.stands_back = stands_back;
         self.queue.clear();
         self.found.clear();
         self.rows = 0;
@@ -156,6 +160,9 @@ impl Batch {
     fn due(&mut self, context: &Context<'_>) -> rusqlite::Result<bool> {
         if self.bytes_read > self.bytes_max {
             return self.fail(Failure::TooManyBytes);
+        }
+        if self.stands_back {
+            stand_back(self.rows);
         }
         self.page.clear();
         self.page.begin_row(RowVersion::default());

@@ -264,6 +264,9 @@ fn read_page(
     let Shape { keys, contexts, values } = dataset.shape;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
+        if limits.stands_back {
+            stand_back(page.len() as u64);
+        }
         page.begin_row(RowVersion::default());
         for at in 0..keys {
             push_key(page, row.get_ref(at)?).map_err(StoreError::from)?;
@@ -298,11 +301,20 @@ pub(super) fn bind_interval(
     Ok(())
 }
 
+/// Lets whoever waits for this processor go first, every few rows. Where nobody waits it costs a fraction of a microsecond.
+pub(super) fn stand_back(row: u64) {
+    if row % STAND_BACK_EVERY == STAND_BACK_EVERY - 1 {
+        std::thread::yield_now();
+    }
+}
+
 /// Counts and limits as SQLite takes them.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Rows between two looks at who waits: a tenth of a millisecond or so.
+const STAND_BACK_EVERY: u64 = 4;
 /// Below this, other parts of a row would hit the limit.
 const LENGTH_LIMIT_MIN: u64 = 16 << 20;
 /// SQLite's default of `SQLITE_MAX_LENGTH`.
