@@ -260,6 +260,34 @@ async fn context_columns_come_in_their_own_types() {
     assert_eq!(texts(&fixture, "SELECT c FROM t ORDER BY id").await, ["n:1", "n:2"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_changes_its_type_meanwhile_needs_new_statements_and_nothing_else() {
+    let Some(fixture) = PostgresFixture::create().await else {
+        return;
+    };
+    fixture
+        .execute(
+            "CREATE TABLE t (id int4 PRIMARY KEY, c text); INSERT INTO t SELECT i, 'o:' || i FROM generate_series(1, 30) i",
+        )
+        .await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let mut page = reseal::store::page::Page::new(session.shape());
+    let interval = whole(&survey);
+    // The first page is read by another statement, which looks how wide rows are.
+    for _ in 0..2 {
+        page.clear();
+        session.page(&interval, None, rows(10), &mut page).await.unwrap();
+    }
+    fixture.execute("ALTER TABLE t ALTER COLUMN c TYPE varchar(200)").await;
+    page.clear();
+    let error = session.page(&interval, None, rows(10), &mut page).await.unwrap_err();
+    assert!(error.wants_reconnect(), "{error}");
+    session.reconnect().await.unwrap();
+    rotate(&mut *session, &interval, rows(10)).await;
+    assert_eq!(texts(&fixture, "SELECT count(*) FROM t WHERE c = 'n:' || id").await, ["30"]);
+}
+
 /// A table written by one statement: every row has the same xmin, and a third of them is dead, so that a rewrite moves the others to
 /// places where strangers stood.
 async fn bulk_loaded(fixture: &PostgresFixture) {
@@ -274,7 +302,19 @@ async fn bulk_loaded(fixture: &PostgresFixture) {
     assert_eq!(texts(fixture, "SELECT count(DISTINCT xmin::text) FROM t").await, ["1"]);
 }
 
-/// Waits for whoever looks at this database with an older snapshot (the server's own ANALYZE, say): a rewrite copies what he still sees.
+/// Rewrites the table until its rows have moved. Whoever looks at this database with an older snapshot (the server's own ANALYZE, say) is
+/// waited for, and may come in between: a rewrite copies what he still sees.
+async fn move_rows(fixture: &PostgresFixture, rewrite: &str) {
+    loop {
+        nobody_sees_dead_rows(fixture).await;
+        fixture.execute(rewrite).await;
+        // Behind the first dead row.
+        if texts(fixture, "SELECT ctid::text FROM t WHERE id = 4").await != ["(0,4)"] {
+            return;
+        }
+    }
+}
+
 async fn nobody_sees_dead_rows(fixture: &PostgresFixture) {
     let others = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL";
@@ -293,8 +333,7 @@ async fn rows_that_a_rewrite_of_the_table_moves_are_lost_races_and_never_mixed_u
         let (survey, mut session) = session(&*fixture.store(), &target("t", &["c"], &[])).await;
         let interval = whole(&survey);
         let moved = batch_after(&mut *session, &interval, None, rows(500), None, false, async || {
-            nobody_sees_dead_rows(&fixture).await;
-            fixture.execute(rewrite).await;
+            move_rows(&fixture, rewrite).await;
         })
         .await
         .unwrap();

@@ -9,6 +9,10 @@ use crate::store::{RetryClass, StoreError};
 pub fn store_error(error: sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(ref database) => match database.try_downcast_ref::<PgDatabaseError>() {
+            // The table was altered since. A new connection prepares its statements anew.
+            Some(server) if server.routine() == Some(STALE_STATEMENT) => {
+                StoreError::Disconnected(without_content(server.message()))
+            }
             Some(server) => by_sqlstate(server.code(), without_content(server.message())),
             None => StoreError::Disconnected("unrecognised server error".to_owned()),
         },
@@ -57,6 +61,10 @@ fn by_sqlstate(code: &str, message: String) -> StoreError {
         _ => StoreError::Statement { code: owned, message },
     }
 }
+
+/// Where the server finds that a prepared statement would give rows of other types than it has promised (SQLSTATE 0A000, which says too
+/// little).
+const STALE_STATEMENT: &str = "RevalidateCachedQuery";
 
 /// Classes that speak of the data of a row: data exceptions, constraints, WITH CHECK OPTION, triggered actions, RAISE in a function.
 const ABOUT_A_ROW: [&str; 5] = ["22", "23", "44", "09", "P0"];
