@@ -256,7 +256,7 @@ pub const WINDOW: usize = 10;
 /// A batch this many times over the target is not noise.
 const PANIC_FACTOR: u32 = 5;
 /// Shorter, it may have waited for a processor.
-const PANIC_MIN: Duration = Duration::from_millis(50);
+const PANIC_MIN: Duration = Duration::from_millis(30);
 /// A page that meets the cap ends early, and what the server sent beyond it was for nothing: aim below.
 const BYTES_AIMED_AT: f64 = 0.85;
 const SHRINK_MOST: f64 = 0.5;
