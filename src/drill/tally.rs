@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::clock::Moment;
 use super::failure::Failure;
 use super::latency::{Kind, Latencies, Series, Window};
+use crate::rotation::protocol::Phase;
 
 /// Counts and latencies.
 pub struct Tally {
@@ -64,16 +65,18 @@ impl Tally {
     /// The rotation is over.
     pub fn rotation_ends(&mut self, at: Moment) {
         self.during[1] = at;
+        self.moving[1] = at.min(self.moving[1]);
     }
 
-    /// Values are being moved, or verified. The first time counts.
-    pub fn values_move(&mut self, at: Moment) {
-        self.moving[0] = self.moving[0].min(at);
-    }
-
-    /// All values were moved and verified. The first time counts.
-    pub fn values_moved(&mut self, at: Moment) {
-        self.moving[1] = self.moving[1].min(at);
+    /// The rotation is seen in this phase. Values are moved from the first time on that it is in one of those that do, killed and begun
+    /// again in between or not, until it is in one after them, or over.
+    pub fn rotation_enters(&mut self, phase: Phase, at: Moment) {
+        let end = match phase {
+            Phase::Introduce | Phase::Promote => return,
+            Phase::ReEncrypt | Phase::Verify => &mut self.moving[0],
+            Phase::Retire | Phase::Done | Phase::RolledBack | Phase::Superseded => &mut self.moving[1],
+        };
+        *end = at.min(*end);
     }
 
     /// An operation that went through, begun at this moment.

@@ -37,6 +37,10 @@ fn rehearses(kind: Kind) {
         assert_eq!(document[field], 0, "{field}");
     }
     assert!(document["reads"].as_u64() > Some(20), "{document:#}");
+    assert!(
+        document["latency_ms"]["reads"]["re_encryption"]["p99"].as_f64() > Some(0.0),
+        "{document:#}"
+    );
     assert_eq!(
         document["lost_writes"],
         Value::Null,

@@ -73,7 +73,6 @@ impl Script<'_> {
             rotating.timeline.run_ends(&ended.phases(), now());
             break ended;
         };
-        scene.checking.checker().tally.values_moved(now());
         drop(rotating.blind.take());
         for missed in scene.nemesis.end(&mut scene.fleet)? {
             if ended.is_verified() {
@@ -122,11 +121,7 @@ impl Script<'_> {
             self.new = Some(KeyId(position.to_key));
             if !position.phase.is_end() && rotating.timeline.sees(position.doing(), now()) {
                 (self.say)(position.doing());
-            }
-            match position.phase {
-                Phase::ReEncrypt | Phase::Verify => scene.checking.checker().tally.values_move(now()),
-                Phase::Introduce | Phase::Promote => {}
-                _ => scene.checking.checker().tally.values_moved(now()),
+                scene.checking.checker().tally.rotation_enters(position.phase, now());
             }
             if position.is_cut_off() {
                 scene.logins.cut_off(now());

@@ -167,7 +167,7 @@ pub fn rehearse(staging: &Staging, cancel: &Cancel, say: &mut dyn FnMut(&str)) -
         .map_err(DrillError::Stage)?;
     script.phase("before", |script| script.wait(staging.duration / 2))?;
     readers.tally(|tally| tally.rotation_begins(now()));
-    let ended = script.rotate(staging, &keyset, &mut watch)?;
+    let ended = script.rotate(staging, &keyset, &mut watch, &readers)?;
     readers.tally(|tally| tally.rotation_ends(now()));
     script.phase("after", |script| script.wait(staging.duration / 2))?;
     readers.finish();

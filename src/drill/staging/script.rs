@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::readers::Readers;
 use super::{KILL, Staging, census};
 use crate::drill::clock::{Moment, now, seconds_between};
 use crate::drill::nemesis::Fault;
@@ -96,7 +97,13 @@ impl Script<'_> {
     }
 
     /// The rotation, killed once where that is wanted, and continued by the same command.
-    pub(super) fn rotate(&mut self, staging: &Staging, keyset: &str, watch: &mut Watch) -> Result<Ended, DrillError> {
+    pub(super) fn rotate(
+        &mut self,
+        staging: &Staging,
+        keyset: &str,
+        watch: &mut Watch,
+        readers: &Readers,
+    ) -> Result<Ended, DrillError> {
         let mut arguments = vec!["rotate", keyset, "--json", "--yes", "--profile", "gentle"];
         arguments.extend(staging.gates.iter().map(String::as_str));
         if staging.compromised {
@@ -118,6 +125,7 @@ impl Script<'_> {
                 self.new = Some(KeyId(position.to_key));
                 if !position.phase.is_end() && timeline.sees(position.doing(), now()) {
                     (self.say)(position.doing());
+                    readers.tally(|tally| tally.rotation_enters(position.phase, now()));
                 }
                 let is_in_the_middle = position.phase == Step::ReEncrypt && position.rows > 0;
                 if staging.kills && killed.is_none() && is_in_the_middle && run.kill()? {
