@@ -12,8 +12,8 @@ use super::rotation_error::store_error;
 use super::{CliError, Exit};
 use crate::rotation::pace::Profile;
 use crate::rotation::progress::{Progress, Stop};
-use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT};
-use crate::store::{Store, StoreError};
+use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
+use crate::store::Store;
 
 /// How to go about it.
 #[derive(Args)]
@@ -126,14 +126,8 @@ pub fn ask<T>(
     questions: impl AsyncFnOnce() -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     run(json, async |_progress, _stop| {
-        let Some(wait) = store.answer_max() else {
-            return questions().await;
-        };
-        let answer = tokio::time::timeout(wait, questions()).await;
-        answer.unwrap_or_else(|_| {
-            let lost = StoreError::Disconnected(format!("no answer within {} s", wait.as_secs()));
-            Err(store_error(&lost, step))
-        })
+        let answer = answered(store, 1, async { Ok(questions().await) }).await;
+        answer.unwrap_or_else(|lost| Err(store_error(&lost, step)))
     })
 }
 

@@ -43,6 +43,7 @@ use std::time::Duration;
 pub use error::RotationError;
 pub use outcome::{RotationReport, VerifyReport};
 pub use passes::AWAY_MAX_DEFAULT;
+pub(crate) use retry::answered;
 pub use rewriter::OnUnreadable;
 pub use run::{rotate, verify};
 
