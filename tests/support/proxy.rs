@@ -31,6 +31,8 @@ pub enum Prey {
     Anything,
     /// What is asked for the first time on a connection about the record of a keyset's rotation, and about its instances.
     Record,
+    /// How far the log of a server is: asked before a rotation, and of those whose replicas must have replayed it in the end.
+    Position,
     /// Every request before the first batch; after [`EARLY_CUTS_MAX`] cuts the network is mended.
     Early,
 }
@@ -190,6 +192,7 @@ impl State {
             Prey::Record => RECORD
                 .iter()
                 .any(|table| request.windows(table.len()).any(|window| window == *table)),
+            Prey::Position => request.windows(POSITION.len()).any(|window| window == POSITION),
             Prey::Early => {
                 let cuts: u32 = self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum();
                 !armed && cuts < EARLY_CUTS_MAX
@@ -297,6 +300,7 @@ pub const EARLY_CUTS_MAX: u32 = 6;
 /// Every Fernet token begins with version 80 and a time before the year 2100.
 const TOKEN: &[u8] = b"gAAAAA";
 const RECORD: [&[u8]; 2] = [b"reseal.rotation", b"reseal.instance"];
+const POSITION: &[u8] = b"pg_current_wal_flush_lsn";
 const SYNC: &[u8] = b"S\0\0\0\x04";
 /// ReadyForQuery; one byte says whether a transaction is open.
 const READY: &[u8] = b"Z\0\0\0\x05";
