@@ -33,7 +33,7 @@ fn a_connection_lost_when_replicas_are_asked_is_made_again() {
 }
 
 #[test]
-fn heavy_requests_that_are_swallowed_hold_up_no_command() {
+fn requests_that_are_swallowed_hold_up_no_command() {
     protocol::interruptions::requests_that_are_swallowed_hold_up_no_command();
 }
 
