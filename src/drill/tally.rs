@@ -1,8 +1,9 @@
 //! What all instances of the application did and met, added up.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::clock::Moment;
+use super::clock::{Moment, nanoseconds};
 use super::failure::Failure;
 use super::latency::{Kind, Latencies, Series, Window};
 use crate::rotation::protocol::Phase;
@@ -31,6 +32,8 @@ pub struct Tally {
     pub write_latencies: Latencies,
     /// All of it over time.
     pub series: Series,
+    /// From when on latencies count: an application that has just started has yet to fill its caches.
+    warm: Moment,
     /// When the rotation began and ended.
     during: [Moment; 2],
     /// When it began to move values, and had verified them.
@@ -52,9 +55,16 @@ impl Tally {
             read_latencies: Latencies::new()?,
             write_latencies: Latencies::new()?,
             series: Series::new(origin)?,
+            warm: Moment::MAX,
             during: [Moment::MAX; 2],
             moving: [Moment::MAX; 2],
         })
+    }
+
+    /// Traffic that counts begins, for so long before the rotation. In the first quarter of it the application fills its caches: its
+    /// latencies, and those before, are in the series alone.
+    pub fn traffic_begins(&mut self, at: Moment, before: Duration) {
+        self.warm = at.saturating_add(nanoseconds(before / 4));
     }
 
     /// The rotation begins.
@@ -87,7 +97,9 @@ impl Tally {
             Kind::Write => (&mut self.writes, &mut self.write_latencies),
         };
         *count += 1;
-        latencies.record(window, microseconds);
+        if let Some(window) = window {
+            latencies.record(window, microseconds);
+        }
         if (self.moving[0]..self.moving[1]).contains(&begun) {
             latencies.record_moving(microseconds);
         }
@@ -110,14 +122,37 @@ impl Tally {
         self.series.record_failure(kind, at);
     }
 
-    fn window(&self, moment: Moment) -> Window {
+    fn window(&self, moment: Moment) -> Option<Window> {
         match self.during {
-            [from, _] if moment < from => Window::Before,
-            [_, to] if moment < to => Window::During,
-            _ => Window::After,
+            [from, _] if moment < from => (moment >= self.warm).then_some(Window::Before),
+            [_, to] if moment < to => Some(Window::During),
+            _ => Some(Window::After),
         }
     }
 }
 
 /// Enough to see what went wrong; counts are exact.
 const INCIDENTS_MAX: usize = 50;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_application_did_while_it_warmed_up_is_no_measure_of_what_it_suffers_later() {
+        let mut tally = Tally::new(0).unwrap();
+        tally.done(Kind::Read, 1, 30_000);
+        tally.traffic_begins(6, Duration::from_nanos(16));
+        tally.done(Kind::Read, 9, 20_000);
+        tally.done(Kind::Read, 10, 200);
+        tally.rotation_begins(20);
+        tally.done(Kind::Read, 20, 400);
+        tally.rotation_ends(30);
+        tally.done(Kind::Read, 30, 100);
+        let windows = tally.read_latencies.windows();
+        assert_eq!((windows.before.max, windows.during.max, windows.after.max), (0.2, 0.4, 0.1));
+        assert_eq!(tally.reads, 5);
+        assert_eq!(tally.series.points()[0].reads, 5);
+    }
+}

@@ -123,6 +123,7 @@ impl Script<'_> {
             logins,
             login_place: &login_place,
         };
+        checking.checker().tally.traffic_begins(now(), settings.duration / 2);
         self.phase("before", |script| script.traffic(settings.duration / 2, &mut scene))?;
         checking.checker().tally.rotation_begins(now());
         self.add_laggard(&mut scene, first)?;

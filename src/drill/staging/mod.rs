@@ -165,6 +165,7 @@ pub fn rehearse(staging: &Staging, cancel: &Cancel, say: &mut dyn FnMut(&str)) -
     )?;
     let probes = Probes::start(&staging.probes, &staging.hidden_variables, &staging.program, script.origin)
         .map_err(DrillError::Stage)?;
+    readers.tally(|tally| tally.traffic_begins(now(), staging.duration / 2));
     script.phase("before", |script| script.wait(staging.duration / 2))?;
     readers.tally(|tally| tally.rotation_begins(now()));
     let ended = script.rotate(staging, &keyset, &mut watch, &readers)?;
