@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::census::Counter;
 use super::judge::Depth;
 use super::pace::Sample;
@@ -21,6 +22,7 @@ use crate::store::{
 /// A worker's buffers: reused from batch to batch.
 pub struct Buffers {
     page: Page,
+    ahead: Ahead,
     swaps: Swaps,
     waves: Waves,
     /// What the transactions of the present page have committed.
@@ -36,6 +38,7 @@ impl Buffers {
     pub fn new(session: &dyn Session, rewriters: Rewriters) -> Result<Self, RandomFailed> {
         Ok(Self {
             page: Page::new(session.shape()),
+            ahead: Ahead::new(Page::new(session.shape())),
             swaps: Swaps::new(session.shape().values),
             waves: Waves::default(),
             committed: Written::default(),
@@ -149,7 +152,7 @@ pub async fn run(
     buffers: &mut Buffers,
     place: &Place<'_>,
 ) -> Result<Done, BatchError> {
-    let mut limits = shared.limits();
+    let (mut limits, batch_rows) = shared.limits();
     limits.rows = limits.rows.min(place.rows_max);
     let begun = Instant::now();
     buffers.committed = Written::default();
@@ -157,8 +160,11 @@ pub async fn run(
     let outcome = if in_place {
         run_in_place(session, buffers, place, limits).await
     } else {
-        run_set(session, buffers, place, limits).await
+        run_set(session, buffers, place, (limits, batch_rows)).await
     };
+    if outcome.is_err() {
+        buffers.ahead.forget();
+    }
     let withheld = buffers.resume();
     let progress = &shared.progress;
     Progress::add(&progress.values_reencrypted, buffers.committed.values);
@@ -184,11 +190,9 @@ async fn run_set(
     session: &mut dyn Session,
     buffers: &mut Buffers,
     place: &Place<'_>,
-    limits: PageLimits,
+    (limits, batch_rows): (PageLimits, Option<usize>),
 ) -> Result<(Done, Sample), BatchError> {
-    let reading = Instant::now();
-    let end = session.page(place.interval, place.cursor, limits, &mut buffers.page).await?;
-    let read = reading.elapsed();
+    let (end, read) = read(session, buffers, place, (limits, batch_rows)).await?;
     seal(buffers).await.map_err(|RewriteStopped| BatchError::Refused)?;
 
     let Writer::Set(writer) = session.writer() else {
@@ -251,8 +255,38 @@ async fn run_set(
     Ok((done, sample))
 }
 
-/// The CPU stage, on rayon's threads: the runtime's own stay free for the other workers' connections.
+/// The rows of the batch, and what reading them says about its size: where batches share a page, nothing.
+async fn read(
+    session: &mut dyn Session,
+    buffers: &mut Buffers,
+    place: &Place<'_>,
+    (mut limits, batch_rows): (PageLimits, Option<usize>),
+) -> Result<(PageEnd, Duration), StoreError> {
+    let begun = Instant::now();
+    let (interval, cursor) = (place.interval, place.cursor);
+    let rows = limits.rows.min(batch_rows.unwrap_or(usize::MAX));
+    // What is tried again is read again.
+    if batch_rows.is_none() || !place.step.moves() || place.witness != Witness::Version {
+        limits.rows = rows;
+        let end = session.page(interval, cursor, limits, &mut buffers.page).await?;
+        return Ok((end, begun.elapsed()));
+    }
+    let ahead = &mut buffers.ahead;
+    if !ahead.follows(&interval.relation, cursor) {
+        let end = session.page(interval, cursor, limits, ahead.page()).await?;
+        ahead.filled(&interval.relation, end);
+    }
+    Ok((ahead.take(rows, &mut buffers.page), Duration::ZERO))
+}
+
+/// The CPU stage, on rayon's threads: the runtime's own stay free for the other workers' connections. A small page is sealed sooner than
+/// another thread wakes up, looks for more to do, and falls asleep again, which on a busy machine is time of the application's.
 async fn seal(buffers: &mut Buffers) -> Result<(), RewriteStopped> {
+    if buffers.page.byte_len() <= SEALED_AT_ONCE {
+        let rewriter = buffers.rewriter.as_mut().ok_or(RewriteStopped)?;
+        buffers.swaps.clear();
+        return rewriter.rewrite(&buffers.page, &mut buffers.swaps);
+    }
     let shape = buffers.page.shape();
     let page = std::mem::replace(&mut buffers.page, Page::new(shape));
     let mut swaps = std::mem::replace(&mut buffers.swaps, Swaps::new(shape.values));
@@ -317,6 +351,9 @@ async fn run_in_place(
     buffers.swaps = swaps;
     Ok((done, sample))
 }
+
+/// Bytes of a page: some tens of microseconds of work.
+const SEALED_AT_ONCE: usize = 64 << 10;
 
 /// The witness of the next try: rows that somebody holds locked are passed over instead of waited for a second time.
 pub fn next_witness(class: RetryClass, present: Witness) -> Witness {

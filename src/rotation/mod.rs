@@ -9,6 +9,7 @@
 //! This is the only place where keys, formats and databases meet. Whatever stops a run — a signal, kill -9, a lost connection, a
 //! full disk — the same call continues it: cursors are committed with the rows they speak of.
 
+mod ahead;
 mod batch;
 mod binding;
 pub mod census;

@@ -3,8 +3,9 @@
 //! Batches that are rewritten hold locks, pages that are only read and opened hold none: each has sizes of its own, found by a controller
 //! of its own. A controller is a pure function of its samples (time and bytes of each batch), so that recorded traces can test it.
 //!
-//! The gentle profile works for a few milliseconds at a time, and rests for longer. A scheduler lets whoever wakes up wait until the
-//! slice of whoever runs is over, a millisecond or so: an application then waits that long once in a while, not again and again.
+//! The gentle profile works for a millisecond or two at a time, and rests for longer. A scheduler lets whoever wakes up wait until the
+//! slice of whoever runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it
+//! waits for. On servers batches are therefore some ten or twenty rows, and since a page costs a round trip, several batches share one.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct PaceLimits {
     pub rows_max: usize,
     /// Old and new bytes of a batch. Each worker holds about two to three times this at its peak.
     pub bytes_max: usize,
+    /// Batches that share a page, which is read at once.
+    pub batches_a_page: usize,
     /// Rest after a batch, as a share of the time that it took.
     pub rest_ratio: f64,
     /// Whether there is a longer rest now and then, because the database's other writers wait without a queue.
@@ -73,10 +76,10 @@ impl Profile {
     /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
     pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
         let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
-            (Self::Gentle, false) => (8, 100, 500, 3.0, 0.5),
+            (Self::Gentle, false) => (1, 16, 100, 2.0, 0.25),
             (Self::Balanced, false) => (100, 1_000, 4_000, 0.0, 1.0),
             (Self::Fast, false) => (250, 2_000, 8_000, 0.0, 1.0),
-            (Self::Gentle, true) => (2, 50, 500, 9.0, 1.0),
+            (Self::Gentle, true) => (2, 50, 500, 4.0, 1.0),
             (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
             (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
         };
@@ -91,16 +94,23 @@ impl Profile {
             rows_max,
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
+            batches_a_page: match (self, single_writer) {
+                (Self::Gentle, false) => 8,
+                _ => 1,
+            },
             rest_ratio,
             gives_turns: single_writer,
             workers_share,
         };
         match (task, self) {
             (Task::Rewrite, _) => rewriting,
-            // Nobody waits for a lock, only for the processor.
+            // Nobody waits for a lock, only for the processor; in SQLite whoever waits for that goes first.
             (Task::Read, Self::Gentle) => PaceLimits {
-                target: Duration::from_millis(1),
-                rest_ratio: 4.0,
+                target: Duration::from_micros(if single_writer { 1_000 } else { 400 }),
+                rows_start: 50,
+                rows_max: 500,
+                batches_a_page: 1,
+                rest_ratio: if single_writer { 4.0 } else { 5.0 },
                 gives_turns: false,
                 ..rewriting
             },
@@ -169,6 +179,12 @@ impl BatchController {
     /// Rows of the next batch.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Rows of the next page, and of a batch if several share it.
+    pub fn page_rows(&self) -> (usize, Option<usize>) {
+        let batches = self.limits.batches_a_page;
+        (self.rows * batches, (batches > 1).then_some(self.rows))
     }
 
     /// The byte cap of a page: half of a batch's, since new values are about as large as old ones.
@@ -356,9 +372,11 @@ mod tests {
     fn another_profile_is_followed_from_the_next_batch_on_and_back_again() {
         let mut controller = BatchController::new(Task::Rewrite, Profile::Fast, false, None);
         assert_eq!(controller.rows(), 2_000);
+        assert_eq!(controller.page_rows(), (2_000, None));
         controller.follow(Some(Profile::Gentle));
-        assert_eq!(controller.rows(), 500);
-        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(30));
+        assert_eq!(controller.rows(), 100);
+        assert_eq!(controller.page_rows(), (800, Some(100)), "several batches share a page");
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(20));
         assert!(controller.stands_back());
         controller.follow(None);
         assert!(!controller.stands_back());

@@ -37,25 +37,27 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// How much the next page may hold that is to be rewritten.
-    pub fn limits(&self) -> PageLimits {
+    /// How much the next page may hold that is to be rewritten, and the rows of a batch if several share it.
+    pub fn limits(&self) -> (PageLimits, Option<usize>) {
         let rows_max = self.progress.throttle.batch_rows_max();
         self.limits_of(&mut lock(&self.pace), rows_max)
     }
 
     /// How much the next page may hold that is only read: it costs no rows.
     pub fn reading_limits(&self) -> PageLimits {
-        self.limits_of(&mut lock(&self.reading_pace), usize::MAX)
+        self.limits_of(&mut lock(&self.reading_pace), usize::MAX).0
     }
 
-    fn limits_of(&self, pace: &mut BatchController, rows_max: usize) -> PageLimits {
+    fn limits_of(&self, pace: &mut BatchController, rows_max: usize) -> (PageLimits, Option<usize>) {
         pace.follow(self.progress.throttle.profile());
-        PageLimits {
-            rows: pace.rows().min(rows_max),
+        let (rows, batch) = pace.page_rows();
+        let limits = PageLimits {
+            rows: rows.min(rows_max),
             bytes: pace.page_bytes(),
             value_bytes_max: self.value_bytes_max,
             stands_back: pace.stands_back(),
-        }
+        };
+        (limits, batch)
     }
 
     /// Something timed out: less at a time.

@@ -116,6 +116,15 @@ impl Page {
         self.cells.push(span);
     }
 
+    /// Adds a row of a page of the same shape.
+    pub fn copy_row(&mut self, from: &Self, row: usize) {
+        debug_assert_eq!(self.shape, from.shape);
+        self.begin_row(from.version(row));
+        for column in 0..self.shape.width() {
+            self.push(from.cell(row, column));
+        }
+    }
+
     fn cell(&self, row: usize, column: usize) -> Cell<'_> {
         let span = self.cells[row * self.shape.width() + column];
         let start = span.start as usize;

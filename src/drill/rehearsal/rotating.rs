@@ -296,8 +296,8 @@ impl Script<'_> {
 
 const KILL: &str = "kill -9 of the rotation";
 const KILL_ENDING: &str = "kill -9 of the rotation while it ended sessions";
-/// A rotation of a million rows under traffic takes less.
-const ROTATION_PATIENCE: Duration = Duration::from_secs(600);
+/// A rotation of a million rows under traffic takes a third of it.
+const ROTATION_PATIENCE: Duration = Duration::from_secs(1_800);
 /// Between two batches of the gentle profile.
 const LOOK_AT_ROTATION_EVERY: Duration = Duration::from_millis(10);
 /// Longer than a deployment, and than the lease of an instance that was killed.
