@@ -215,8 +215,13 @@ impl BatchController {
         let time = percentile_90(self.samples.iter().map(|s| s.took.as_secs_f64()));
         let bytes = percentile_90(self.samples.iter().map(|s| s.bytes as f64));
         let by_time = if time > 0.0 { target / time } else { f64::INFINITY };
+        let bytes_max = match self.task {
+            Task::Rewrite => self.limits.bytes_max,
+            // There are no new values.
+            Task::Read => self.page_bytes(),
+        };
         let by_bytes = if bytes > 0.0 {
-            BYTES_AIMED_AT * self.limits.bytes_max as f64 / bytes
+            BYTES_AIMED_AT * bytes_max as f64 / bytes
         } else {
             f64::INFINITY
         };
@@ -312,6 +317,28 @@ mod tests {
         let settled = &sizes[200..];
         assert!(settled.iter().all(|rows| rows * 8_192 <= (2 << 20) * 3 / 2), "{settled:?}");
         assert!(settled.iter().all(|rows| *rows >= 64), "{settled:?}");
+    }
+
+    #[test]
+    fn pages_settle_below_the_cap_at_which_they_would_end_early() {
+        for task in [Task::Rewrite, Task::Read] {
+            let mut controller = BatchController::new(task, Profile::Balanced, false, None);
+            let mut settled = 0;
+            for batch in 0..200 {
+                let rows = controller.rows();
+                let bytes = rows * 300;
+                if batch >= 100 {
+                    assert!(bytes < controller.page_bytes(), "{task:?}: {bytes}");
+                    settled = rows;
+                }
+                controller.record(Sample {
+                    took: Duration::from_millis(1),
+                    bytes: if task == Task::Read { bytes } else { 2 * bytes },
+                    rows,
+                });
+            }
+            assert!(settled > 2_000, "{task:?}: {settled}");
+        }
     }
 
     #[test]
