@@ -152,7 +152,7 @@ pub async fn run(
     buffers: &mut Buffers,
     place: &Place<'_>,
 ) -> Result<Done, BatchError> {
-    let (mut limits, batch_rows) = shared.limits();
+    let mut limits = shared.limits();
     limits.rows = limits.rows.min(place.rows_max);
     let begun = Instant::now();
     buffers.committed = Written::default();
@@ -160,9 +160,10 @@ pub async fn run(
     let outcome = if in_place {
         run_in_place(session, buffers, place, limits).await
     } else {
-        run_set(session, buffers, place, (limits, batch_rows)).await
+        run_set(session, buffers, place, limits, shared.batches_a_page()).await
     };
     if outcome.is_err() {
+        // Perhaps another server answers next, whose history is another one.
         buffers.ahead.forget();
     }
     let withheld = buffers.resume();
@@ -190,9 +191,10 @@ async fn run_set(
     session: &mut dyn Session,
     buffers: &mut Buffers,
     place: &Place<'_>,
-    (limits, batch_rows): (PageLimits, Option<usize>),
+    limits: PageLimits,
+    batches_a_page: usize,
 ) -> Result<(Done, Sample), BatchError> {
-    let (end, read) = read(session, buffers, place, (limits, batch_rows)).await?;
+    let (end, read) = read(session, buffers, place, limits, batches_a_page).await?;
     seal(buffers).await.map_err(|RewriteStopped| BatchError::Refused)?;
 
     let Writer::Set(writer) = session.writer() else {
@@ -260,23 +262,26 @@ async fn read(
     session: &mut dyn Session,
     buffers: &mut Buffers,
     place: &Place<'_>,
-    (mut limits, batch_rows): (PageLimits, Option<usize>),
+    limits: PageLimits,
+    batches_a_page: usize,
 ) -> Result<(PageEnd, Duration), StoreError> {
     let begun = Instant::now();
     let (interval, cursor) = (place.interval, place.cursor);
-    let rows = limits.rows.min(batch_rows.unwrap_or(usize::MAX));
     // What is tried again is read again.
-    if batch_rows.is_none() || !place.step.moves() || place.witness != Witness::Version {
-        limits.rows = rows;
+    if batches_a_page == 1 || !place.step.moves() || place.witness != Witness::Version {
         let end = session.page(interval, cursor, limits, &mut buffers.page).await?;
         return Ok((end, begun.elapsed()));
     }
     let ahead = &mut buffers.ahead;
-    if !ahead.follows(&interval.relation, cursor) {
-        let end = session.page(interval, cursor, limits, ahead.page()).await?;
-        ahead.filled(&interval.relation, end);
+    if !ahead.follows(&interval.relation, cursor, begun) {
+        let shared = PageLimits {
+            rows: limits.rows.saturating_mul(batches_a_page),
+            ..limits
+        };
+        let end = session.page(interval, cursor, shared, ahead.page()).await?;
+        ahead.filled(&interval.relation, end, begun);
     }
-    Ok((ahead.take(rows, &mut buffers.page), Duration::ZERO))
+    Ok((ahead.take(limits.rows, &mut buffers.page), Duration::ZERO))
 }
 
 /// The CPU stage, on rayon's threads: the runtime's own stay free for the other workers' connections. A small page is sealed sooner than

@@ -44,7 +44,7 @@ pub struct PaceLimits {
     pub rows_max: usize,
     /// Old and new bytes of a batch. Each worker holds about two to three times this at its peak.
     pub bytes_max: usize,
-    /// Batches that share a page, which is read at once.
+    /// Batches that share a page.
     pub batches_a_page: usize,
     /// Rest after a batch, as a share of the time that it took.
     pub rest_ratio: f64,
@@ -181,10 +181,9 @@ impl BatchController {
         self.rows
     }
 
-    /// Rows of the next page, and of a batch if several share it.
-    pub fn page_rows(&self) -> (usize, Option<usize>) {
-        let batches = self.limits.batches_a_page;
-        (self.rows * batches, (batches > 1).then_some(self.rows))
+    /// How many batches share a page, whose rows are read at once.
+    pub fn batches_a_page(&self) -> usize {
+        self.limits.batches_a_page
     }
 
     /// The byte cap of a page: half of a batch's, since new values are about as large as old ones.
@@ -399,10 +398,13 @@ mod tests {
     fn another_profile_is_followed_from_the_next_batch_on_and_back_again() {
         let mut controller = BatchController::new(Task::Rewrite, Profile::Fast, false, None);
         assert_eq!(controller.rows(), 2_000);
-        assert_eq!(controller.page_rows(), (2_000, None));
+        assert_eq!(controller.batches_a_page(), 1);
         controller.follow(Some(Profile::Gentle));
         assert_eq!(controller.rows(), 100);
-        assert_eq!(controller.page_rows(), (800, Some(100)), "several batches share a page");
+        assert!(
+            controller.batches_a_page() > 1,
+            "a page for each would be a round trip for each"
+        );
         assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(20));
         assert!(controller.stands_back());
         controller.follow(None);

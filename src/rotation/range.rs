@@ -240,7 +240,7 @@ impl RangeWork {
 
     /// The database refused some row of a batch: the next one is smaller, or leaves that row as it is.
     fn isolate(&self, isolation: &mut Isolation, error: StoreError) -> Result<(), RotationError> {
-        if self.shared.withheld.is_too_many() || !isolation.narrow(self.shared.limits().0.rows, &error) {
+        if self.shared.withheld.is_too_many() || !isolation.narrow(self.shared.limits().rows, &error) {
             return Err(RotationError::store(self.step)(error));
         }
         Ok(())

@@ -37,27 +37,30 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// How much the next page may hold that is to be rewritten, and the rows of a batch if several share it.
-    pub fn limits(&self) -> (PageLimits, Option<usize>) {
+    /// How much the next batch may hold that is to be rewritten.
+    pub fn limits(&self) -> PageLimits {
         let rows_max = self.progress.throttle.batch_rows_max();
         self.limits_of(&mut lock(&self.pace), rows_max)
     }
 
     /// How much the next page may hold that is only read: it costs no rows.
     pub fn reading_limits(&self) -> PageLimits {
-        self.limits_of(&mut lock(&self.reading_pace), usize::MAX).0
+        self.limits_of(&mut lock(&self.reading_pace), usize::MAX)
     }
 
-    fn limits_of(&self, pace: &mut BatchController, rows_max: usize) -> (PageLimits, Option<usize>) {
+    /// How many batches share a page.
+    pub fn batches_a_page(&self) -> usize {
+        lock(&self.pace).batches_a_page()
+    }
+
+    fn limits_of(&self, pace: &mut BatchController, rows_max: usize) -> PageLimits {
         pace.follow(self.progress.throttle.profile());
-        let (rows, batch) = pace.page_rows();
-        let limits = PageLimits {
-            rows: rows.min(rows_max),
+        PageLimits {
+            rows: pace.rows().min(rows_max),
             bytes: pace.page_bytes(),
             value_bytes_max: self.value_bytes_max,
             stands_back: pace.stands_back(),
-        };
-        (limits, batch)
+        }
     }
 
     /// Something timed out: less at a time.
