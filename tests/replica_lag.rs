@@ -40,7 +40,7 @@ fn heavy_batches_wait_for_a_replica_that_lags_or_is_gone() {
     let progress: Arc<Progress> = Arc::default();
     let options = Options {
         max_replica_lag: Some(LIMIT),
-        profile: reseal::rotation::pace::Profile::Gentle,
+        profile: reseal::rotation::profile::Profile::Gentle,
         ..Options::default()
     };
     let store = home.store();

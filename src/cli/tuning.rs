@@ -10,7 +10,7 @@ use clap::Args;
 use super::display::Display;
 use super::rotation_error::store_error;
 use super::{CliError, Exit};
-use crate::rotation::pace::Profile;
+use crate::rotation::profile::Profile;
 use crate::rotation::progress::{Progress, Stop};
 use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
 use crate::store::Store;

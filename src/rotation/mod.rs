@@ -24,11 +24,12 @@ mod lag;
 mod late;
 mod outcome;
 mod overseer;
-pub mod pace;
+mod pace;
 mod passes;
 mod phases;
 pub mod plan;
 pub mod preflight;
+pub mod profile;
 pub mod progress;
 pub mod protocol;
 mod range;
@@ -48,7 +49,7 @@ pub(crate) use retry::answered;
 pub use rewriter::OnUnreadable;
 pub use run::{rotate, verify};
 
-use pace::Profile;
+use profile::Profile;
 use recipe::Recipe;
 
 /// What to rotate, and how.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::pace::Profile;
+use super::profile::Profile;
 use super::progress::{Progress, Stop};
 use super::retry::{ANSWERS_AN_ATTEMPT, answered};
 use super::throttle::{Orders, Reason};

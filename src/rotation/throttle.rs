@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::pace::Profile;
+use super::profile::Profile;
 use super::progress::{Progress, Stop};
 
 /// Why the gate is closed.
