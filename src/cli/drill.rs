@@ -48,7 +48,8 @@ pub struct DrillArgs {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     writers: u8,
 
-    /// Undisturbed traffic, half before the rotation and half after: seconds, or a time such as 2m
+    /// Undisturbed traffic, half before the rotation and half after: seconds, or a time such as 2m. In the first quarter of what is
+    /// before, caches are filled, and latencies do not count
     #[arg(long, default_value = "6s", value_name = "TIME", value_parser = parse_time)]
     pub(super) duration: Duration,
 

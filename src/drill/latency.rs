@@ -8,7 +8,7 @@ use super::clock::Moment;
 /// Which part of the rehearsal an operation falls into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
-    /// Undisturbed.
+    /// Undisturbed, once caches are filled.
     Before,
     /// From the introduction of the new key to the retirement of the old one.
     During,
@@ -38,7 +38,7 @@ pub struct Percentiles {
 /// Percentiles of all windows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Windows {
-    /// Undisturbed.
+    /// Undisturbed, once caches are filled: without the first quarter of that time.
     pub before: Percentiles,
     /// While keys changed and values moved.
     pub during: Percentiles,

@@ -140,7 +140,7 @@ pub struct Windows {
     pub operations: u64,
     /// Those that failed, or saw what they must not.
     pub failed: u64,
-    /// Undisturbed.
+    /// Undisturbed, once caches are filled.
     pub before: Option<Traffic>,
     /// From the introduction of the new key to the retirement of the old one.
     pub during: Option<Traffic>,
