@@ -26,8 +26,8 @@ pub struct Rotation<'a> {
     pub url: Option<String>,
 }
 
-/// Small batches with rests, so that there is a middle to be interrupted in.
-pub const SLOWLY: &[&str] = &["--profile", "gentle", "--batch-rows", "20"];
+/// Small batches with rests, so that there is a middle to be interrupted in, and two workers where the database takes two writers.
+pub const SLOWLY: &[&str] = &["--profile", "gentle", "--batch-rows", "20", "--workers", "2"];
 
 impl<'a> Rotation<'a> {
     pub fn new(home: &'a Home, old: &'a FernetKey, new: &'a FernetKey) -> Self {
