@@ -19,7 +19,7 @@ use crate::store::Store;
 #[derive(Args)]
 #[command(next_help_heading = "How to go about it")]
 pub struct Tuning {
-    /// Connections that work at once [default: 4; SQLite: 1]
+    /// Connections that work at once [default: 4, with --profile gentle 1; SQLite: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
 
