@@ -15,7 +15,7 @@ use reseal::rotation::{Job, Options, RotationError, rotate};
 use reseal::store::Store;
 use reseal::store::sqlite::SqliteStore;
 use support::people::{FernetKey, Home};
-use support::rotation::{Rotation, Running, SLOWLY};
+use support::rotation::{Rotation, Running, SLOWLY_ALONE};
 
 /// A format whose values open, to a plaintext that is one bit away from what was sealed: a machine with a broken memory.
 struct BrokenMemory;
@@ -144,7 +144,7 @@ fn exit_9(home: &Home) {
     let (old, new) = (FernetKey::generate(), FernetKey::generate());
     let values: u64 = home.fill(400, &old).iter().map(|(_, person)| person.values()).sum();
     let rotation = Rotation::new(home, &old, &new);
-    let mut command = rotation.command(&[SLOWLY, &["--workers", "1"]].concat());
+    let mut command = rotation.command(SLOWLY_ALONE);
     command.env("RESEAL_DEBUG_SPOIL_SEAL", (values / 2).to_string());
     let ended = Running::start(command).wait();
     assert_eq!(ended.code, Some(9), "{}", ended.text());

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::support;
 use crate::support::people::{FernetKey, Home, Live};
 use crate::support::proxy::{Prey, Proxy};
-use crate::support::rotation::{Rotation, SLOWLY, wait_until};
+use crate::support::rotation::{Rotation, SLOWLY_ALONE, wait_until};
 
 #[test]
 fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
@@ -16,7 +16,7 @@ fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(&[SLOWLY, &["--workers", "1", "--retry-for", "60"]].concat());
+    let running = rotation.start_and_get_going(&[SLOWLY_ALONE, &["--retry-for", "60"]].concat());
 
     // Stopped while the world changes: how long that takes proves nothing.
     running.signal(Signal::STOP);
@@ -57,7 +57,7 @@ fn heavy_a_connection_that_stays_with_the_former_primary_is_given_up() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(&[SLOWLY, &["--workers", "1"]].concat());
+    let running = rotation.start_and_get_going(SLOWLY_ALONE);
 
     // Nobody closes the connections to the former primary, and it goes on to take writes.
     running.signal(Signal::STOP);
@@ -85,13 +85,12 @@ fn heavy_a_copy_of_the_past_is_told_from_a_take_over_and_can_be_rotated() {
     let (old, new) = (FernetKey::generate(), FernetKey::generate());
     home.fill(3_000, &old);
     let mut rotation = Rotation::new(&home, &old, &new);
-    let slowly = [SLOWLY, &["--workers", "1"]].concat();
-    rotation.start_and_get_going(&slowly).kill();
+    rotation.start_and_get_going(SLOWLY_ALONE).kill();
     let past = server.promoted_copy(home.database().unwrap());
 
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(&slowly);
+    let running = rotation.start_and_get_going(SLOWLY_ALONE);
     running.signal(Signal::STOP);
     let mut restored = Live::open(&past.url());
     let before = restored.snapshot().rows;

@@ -28,6 +28,8 @@ pub struct Rotation<'a> {
 
 /// Small batches with rests, so that there is a middle to be interrupted in, and two workers where the database takes two writers.
 pub const SLOWLY: &[&str] = &["--profile", "gentle", "--batch-rows", "20", "--workers", "2"];
+/// The same over one connection at a time.
+pub const SLOWLY_ALONE: &[&str] = &["--profile", "gentle", "--batch-rows", "20", "--workers", "1"];
 
 impl<'a> Rotation<'a> {
     pub fn new(home: &'a Home, old: &'a FernetKey, new: &'a FernetKey) -> Self {
