@@ -339,7 +339,10 @@ impl From<DrillError> for CliError {
             DrillError::Logins(TableError::Lost(_)) => {
                 Self::from_error(Exit::Unreachable, &error).next("see that --sessions can be reached")
             }
-            DrillError::Logins(TableError::Refused(_)) => {
+            DrillError::Table(TableError::Unusable(_)) => {
+                Self::from_error(Exit::Unusable, &error).next("check the URL, user and password of --database")
+            }
+            DrillError::Logins(TableError::Refused(_) | TableError::Unusable(_)) => {
                 Self::from_error(Exit::Unusable, &error).next("see that --sessions may be written, or leave it out")
             }
             DrillError::Table(TableError::Refused(_)) => Self::from_error(Exit::Unusable, &error)

@@ -40,10 +40,10 @@ pub enum DrillError {
     #[error("connections can only be cut on the way to a PostgreSQL server on this machine")]
     NothingToCut,
     /// The drill's table.
-    #[error("the drill's table: {0}")]
+    #[error("the drill's table")]
     Table(#[from] TableError),
     /// The store of sessions.
-    #[error("the store of sessions: {0}")]
+    #[error("the store of sessions")]
     Logins(#[source] TableError),
     /// The rotation's state could not be read.
     #[error("the rotation's state")]

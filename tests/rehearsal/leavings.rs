@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::drilled::{SMALL, assert_leaves_no_file, assert_leaves_no_schema, drill, within_seconds};
+use super::drilled::{SMALL, assert_leaves_no_file, assert_leaves_no_schema, drill, drill_with, within_seconds};
 use crate::support::{Database, postgres, reseal_process, tempdir};
 
 #[test]
@@ -72,6 +72,20 @@ fn a_file_has_no_connection_to_cut() {
         drilled.document["error"]["next"],
         "leave cut out of --faults: kill,pause,replace,lag"
     );
+    assert_leaves_no_file(drilled.temporary.path());
+}
+
+#[test]
+fn a_database_that_is_not_there_is_told_once_and_nothing_is_made() {
+    let Some(database) = postgres() else { return };
+    let elsewhere = format!("{}_not", database.url());
+    let arguments = ["--database", "env:STAGING"];
+    let drilled = drill_with(None, &arguments, &[("STAGING", &elsewhere)]);
+    assert_eq!(drilled.code, Some(3), "{}", drilled.told);
+    let error = &drilled.document["error"];
+    let failed = error["failed"].as_str().unwrap();
+    assert_eq!(failed.matches("does not exist").count(), 1, "{failed}");
+    assert_eq!(error["next"], "check the URL, user and password of --database");
     assert_leaves_no_file(drilled.temporary.path());
 }
 

@@ -29,6 +29,9 @@ pub enum TableError {
     /// The connection is gone; a change may or may not have happened.
     #[error("the connection was lost ({0})")]
     Lost(String),
+    /// It is not there, or does not take this user.
+    #[error("{0}")]
+    Unusable(String),
     /// The database said no; nothing has changed.
     #[error("{0}")]
     Refused(String),

@@ -229,10 +229,10 @@ fn within<T>(runtime: &Runtime, work: impl Future<Output = Result<T, StoreError>
 
 impl From<StoreError> for TableError {
     fn from(error: StoreError) -> Self {
-        if error.wants_reconnect() {
-            Self::Lost(error.to_string())
-        } else {
-            Self::Refused(error.to_string())
+        match error {
+            StoreError::Unusable { .. } => Self::Unusable(error.to_string()),
+            _ if error.wants_reconnect() => Self::Lost(error.to_string()),
+            _ => Self::Refused(error.to_string()),
         }
     }
 }
