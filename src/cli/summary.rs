@@ -43,10 +43,12 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
     if outcome.verified {
         output.say("verified: every value opens under the new key");
         output.say("The old key may leave the application now. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
+    } else if due > 0 {
+        output.say("NOT verified: the old key is still needed. reseal rotate moves what is readable.");
+    } else if outcome.census.keys().all(|key| key == "unreadable") {
+        output.say("NOT verified: not one value opens. Check the keys, --format and --aad before anything else.");
     } else {
-        output.say(
-            "NOT verified: the old key is still needed. Mend or remove the values above, then run the same command again.",
-        );
+        output.say("NOT verified: keep the old key. Mend or remove the values above, then run the same command again.");
     }
 }
 
