@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::documents::{self, FindingEntry};
@@ -12,6 +13,7 @@ use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit};
+use crate::report::sentence::duration;
 use crate::rotation::plan::{PlanReport, plan, prepare};
 use crate::rotation::preflight::{self, Purpose};
 use crate::store::survey::Column;
@@ -105,13 +107,12 @@ pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
         return look::plan_keyset(&args.managed, &args.selection.keyring, options, context);
     }
     let report = tuning::run(context.output.is_json(), async |_progress, _stop| {
+        let failed = |error| rotation_error(&error).durable("nothing was touched");
         let selected = args.selection.select(context, options, true).await?;
-        let prepared = prepare(&*selected.store, selected.job)
-            .await
-            .map_err(|error| rotation_error(&error))?;
+        let prepared = prepare(&*selected.store, selected.job).await.map_err(failed)?;
         plan(&Arc::clone(&selected.store), &prepared, Purpose::Write)
             .await
-            .map_err(|error| rotation_error(&error))
+            .map_err(failed)
     })?;
     let allowed = preflight::allows(&report.findings);
     let exit = if allowed { Exit::Done } else { Exit::Refused };
@@ -136,26 +137,35 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
     let survey = &report.survey;
     let output = &mut context.output;
     let key: Vec<&str> = survey.key.iter().map(|column| column.name.as_str()).collect();
+    let told_apart = match &key[..] {
+        [] => String::new(),
+        key => format!(", rows told apart by ({})", key.join(", ")),
+    };
     output.say(&format!(
-        "{} on {}: about {} rows, {} MiB, rows told apart by ({})",
+        "{} on {}: about {} rows, {}{told_apart}",
         survey.table,
         survey.server,
-        survey.rows_estimate,
-        survey.bytes >> 20,
-        key.join(", ")
+        HumanCount(survey.rows_estimate),
+        HumanBytes(survey.bytes),
     ));
     output.say(&format!(
-        "to rewrite: about {} MiB of values; {}",
-        report.bytes_to_rewrite() >> 20,
-        durations(survey.rows_estimate)
-            .iter()
-            .map(|(rate, seconds)| format!("{seconds:.0} s at {rate}"))
-            .collect::<Vec<_>>()
+        "to rewrite: about {} of values; {}",
+        HumanBytes(report.bytes_to_rewrite()),
+        RATES
+            .map(|(server, _, rate)| format!("{} on {server}", duration(survey.rows_estimate as f64 / rate)))
             .join(", ")
     ));
-    output.say(&format!("sample of {} rows, every value opened:", report.sample.rows));
+    output.say(&format!(
+        "sample of {} rows, every value opened:",
+        HumanCount(report.sample.rows)
+    ));
     for (key, count) in documents::census(&report.sample) {
-        output.say(&format!("  {count:>12}  {key}"));
+        let whose = match report.sample.per_key.contains_key(&key) {
+            false => "",
+            true if key == report.target_label => ", the new key",
+            true => ", an old key",
+        };
+        output.say(&format!("  {:>12}  {key}{whose}", HumanCount(count).to_string()));
     }
     for finding in &report.findings {
         output.say(&format!(
@@ -176,14 +186,13 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
     });
 }
 
-/// How long it takes at rates that such tables are rewritten with: on a busy server, an ordinary one and a fast one.
 fn durations(rows: u64) -> BTreeMap<&'static str, f64> {
-    [
-        ("10000 rows/s", 10_000.0),
-        ("50000 rows/s", 50_000.0),
-        ("150000 rows/s", 150_000.0),
-    ]
-    .into_iter()
-    .map(|(name, rate)| (name, rows as f64 / rate))
-    .collect()
+    RATES.map(|(_, name, rate)| (name, rows as f64 / rate)).into()
 }
+
+/// Rates that such tables are rewritten with, in rows a second.
+const RATES: [(&str, &str, f64); 3] = [
+    ("a busy server", "10000 rows/s", 10_000.0),
+    ("an ordinary one", "50000 rows/s", 50_000.0),
+    ("a fast one", "150000 rows/s", 150_000.0),
+];

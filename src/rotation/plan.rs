@@ -25,6 +25,8 @@ pub struct PlanReport {
     pub sample: Census,
     /// Bytes of an average row's encrypted values.
     pub mean_value_bytes: f64,
+    /// The target key's name.
+    pub target_label: String,
 }
 
 impl PlanReport {
@@ -94,6 +96,7 @@ pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose)
         findings,
         sample,
         mean_value_bytes,
+        target_label: recipe.target_label.clone(),
     })
 }
 

@@ -164,6 +164,9 @@ fn keys_and_databases_that_are_unusable() {
                 }
                 let run = desk.run(&arguments, &[("OLD", old), ("NEW", new)]);
                 explains(&run, 4, &[("error", "no_such_")]);
+                if command == "plan" {
+                    explains(&run, 4, &[("durable", "nothing was touched")]);
+                }
             }
         }
         explains(

@@ -26,9 +26,13 @@ fn look(desk: &Desk, pair: &Pair) {
         (&sample["rows"], &sample["nulls"], &sample["unreadable"]),
         (&200.into(), &50.into(), &50.into())
     );
+    for whose in [", an old key", ", the new key"] {
+        assert!(plan.stderr.contains(whose), "{}", plan.stderr);
+    }
     let verify = desk.on_t("verify", pair, &[]);
     verify.expect(7);
     assert_eq!(verify.json["not_current"].as_array().unwrap().len(), 50);
+    assert!(verify.stderr.contains("the old key is still needed"), "{}", verify.stderr);
     desk.run(&["status"], &[]).expect(0);
 }
 

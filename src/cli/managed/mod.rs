@@ -17,7 +17,7 @@ use clap::Args;
 use super::arg::{KeyringArgs, parse_time};
 use super::sessions::store_of;
 use super::{CliError, Context, Exit};
-use crate::config::{Config, Dataset, SessionPlace, UrlRef};
+use crate::config::{Config, ConfigFault, Dataset, SessionPlace, UrlRef};
 use crate::format;
 use crate::key::KeysetName;
 use crate::rotation::Options;
@@ -95,7 +95,14 @@ impl ManagedArgs {
         context: &mut Context<'_>,
     ) -> Result<Managed, CliError> {
         let path = self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
-        let config = Config::read(&path)?;
+        let config = Config::read(&path).map_err(|error| {
+            let nobody_named_it = self.config.is_none() && matches!(error.fault, ConfigFault::Absent);
+            let error = CliError::from(error);
+            match nobody_named_it {
+                true => error.next_or("one table needs none: --table, --column, --format, --from and --to"),
+                false => error,
+            }
+        })?;
         let at = |error: CliError| error.at(format!("configuration {}", path.display()));
         let keyset = self.choose(&config).map_err(at)?;
         let datasets: Vec<&Dataset> = config.datasets.iter().filter(|dataset| dataset.keyset == keyset).collect();
