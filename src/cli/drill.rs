@@ -324,7 +324,7 @@ impl From<DrillError> for CliError {
             DrillError::Stage(_) | DrillError::Private(_) => Self::from_error(Exit::Unusable, &error)
                 .next("see that the folder for temporary files (TMPDIR) can be written and has room"),
             DrillError::Planned(_) => Self::from_error(Exit::Refused, &error)
-                .durable("nothing was touched")
+                .touched_nothing()
                 .next("see reseal plan with the same configuration"),
             DrillError::Staging(_) => {
                 Self::from_error(Exit::Unusable, &error).next("see reseal plan and reseal status with the same configuration")

@@ -170,7 +170,7 @@ fn refuse_production(managed: &Managed, wanted: &StagingArgs) -> Result<(), CliE
             Exit::Refused,
             format!("{name} is called like a production, and a rehearsal rotates for good"),
         )
-        .durable("nothing was touched")
+        .touched_nothing()
         .next("rehearse on a copy that is not called so"));
     }
     if wanted.staging_confirmed {
@@ -183,7 +183,7 @@ fn refuse_production(managed: &Managed, wanted: &StagingArgs) -> Result<(), CliE
             places.join(", ")
         ),
     )
-    .durable("nothing was touched")
+    .touched_nothing()
     .next("see what would happen with reseal plan; then add --staging-confirmed"))
 }
 

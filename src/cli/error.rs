@@ -89,6 +89,11 @@ impl CliError {
         self
     }
 
+    /// Adds that this run has changed nothing: it was refused, or its command only looks.
+    pub fn touched_nothing(self) -> Self {
+        self.durable("nothing was touched")
+    }
+
     /// Adds what to do next, preferably a command to type.
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());

@@ -185,7 +185,7 @@ async fn subject(which: &Which, control: &mut dyn Control) -> Result<Subject, Cl
                 Exit::Refused,
                 format!("no rotation of keyset {keyset} is open in this database"),
             )
-            .durable("nothing was touched")
+            .touched_nothing()
             .next("see reseal status")),
         };
     }
@@ -194,7 +194,7 @@ async fn subject(which: &Which, control: &mut dyn Control) -> Result<Subject, Cl
             true => Ok(Subject::Plan(id.clone())),
             false => Err(
                 CliError::new(Exit::Refused, format!("no rotation {id} is known in this database"))
-                    .durable("nothing was touched")
+                    .touched_nothing()
                     .next("see reseal status"),
             ),
         };
@@ -245,7 +245,7 @@ fn nobody_hears(subject: &Subject, command: &str) -> CliError {
 
 fn nothing_unfinished() -> CliError {
     CliError::new(Exit::Refused, "no rotation is unfinished in this database")
-        .durable("nothing was touched")
+        .touched_nothing()
         .next("see reseal status")
 }
 

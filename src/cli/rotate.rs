@@ -217,7 +217,7 @@ fn confirm(args: &RotateArgs, managed: bool, context: &mut Context<'_>) -> Resul
                 Exit::Refused,
                 "nobody confirmed that the application reads with both keys: rows under the new key would be unreadable to it",
             )
-            .durable("nothing was touched")
+            .touched_nothing()
             .next("give every instance both keys, the new one first; then add --dual-read-confirmed"));
         }
     }
@@ -239,7 +239,7 @@ fn agree(args: &RotateArgs, context: &mut Context<'_>) -> Result<(), CliError> {
     let agreed = args.yes || (terminal && ask(args.question(), context)?);
     if !agreed {
         return Err(CliError::new(Exit::Refused, "not confirmed")
-            .durable("nothing was touched")
+            .touched_nothing()
             .next("see what would happen with reseal plan; then add --yes"));
     }
     Ok(())

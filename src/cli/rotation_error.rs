@@ -64,7 +64,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
             .durable(DURABLE)
             .next("see who took over: reseal status"),
         StoreError::Pooled(_) => failure(Exit::Refused)
-            .durable("nothing was touched")
+            .touched_nothing()
             .next("connect to the server itself, or to a pool in session mode"),
         StoreError::OtherServer(_) => failure(Exit::Integrity)
             .durable("every batch that was committed to the first server")
@@ -98,7 +98,7 @@ fn refused(findings: &[Finding]) -> CliError {
         .filter(|advice| !advice.is_empty())
         .collect();
     advice.dedup();
-    let error = CliError::new(Exit::Refused, what.join("; ")).durable("nothing was touched");
+    let error = CliError::new(Exit::Refused, what.join("; ")).touched_nothing();
     if advice.is_empty() {
         error
     } else {

@@ -46,13 +46,10 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
         return look::verify_keyset(&args.managed, &args.selection.keyring, options, context);
     }
     let (prepared, report, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
+        let failed = |error| rotation_error(&error).touched_nothing();
         let selected = args.selection.select(context, options, false).await?;
-        let prepared = prepare(&*selected.store, selected.job)
-            .await
-            .map_err(|error| rotation_error(&error))?;
-        let report = verify(&selected.store, &prepared, &progress, &stop)
-            .await
-            .map_err(|error| rotation_error(&error))?;
+        let prepared = prepare(&*selected.store, selected.job).await.map_err(failed)?;
+        let report = verify(&selected.store, &prepared, &progress, &stop).await.map_err(failed)?;
         Ok((prepared, report, progress))
     })?;
     let census = &report.census;

@@ -164,11 +164,19 @@ fn keys_and_databases_that_are_unusable() {
                 }
                 let run = desk.run(&arguments, &[("OLD", old), ("NEW", new)]);
                 explains(&run, 4, &[("error", "no_such_")]);
-                if command == "plan" {
+                if command != "rotate" {
                     explains(&run, 4, &[("durable", "nothing was touched")]);
                 }
             }
         }
+        // Strangers' keys open nothing.
+        let stranger = Pair::of("fernet");
+        let run = with(&[("OLD", &stranger.old_text), ("NEW", &stranger.new_text)], "verify", &[]);
+        run.expect(7);
+        assert!(run.stderr.contains("not one value opens"), "{}", run.stderr);
+        // Neither a table nor a configuration.
+        let run = desk.run(&["plan"], &[]);
+        explains(&run, 3, &[("where", "reseal.toml"), ("next", "--table")]);
         explains(
             &with(&[("OLD", old), ("NEW", new), ("DATABASE_URL", "oracle://x")], "plan", &[]),
             3,

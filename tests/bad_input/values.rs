@@ -37,7 +37,7 @@ fn check(desk: &Desk, column: Column, pair: &Pair, bad: &[(&str, Vec<u8>, &str)]
         assert_eq!(run.json["verified"], false);
         assert_eq!(run.json["values_reencrypted"], GOOD, "round {round}: {}", run.stdout);
         assert_eq!(run.json["census"]["unreadable"], bad.len());
-        assert!(run.stderr.contains("NOT verified"), "{}", run.stderr);
+        assert!(run.stderr.contains("NOT verified: keep the old key"), "{}", run.stderr);
     }
     let after = desk.values(column);
     for id in 1..=GOOD {

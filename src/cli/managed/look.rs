@@ -10,7 +10,7 @@ use super::{ManagedArgs, ask_only};
 use crate::cli::arg::KeyringArgs;
 use crate::cli::documents::{self, Outcome};
 use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning};
-use crate::rotation::protocol::{plan, plan_sessions, verify};
+use crate::rotation::protocol::{ProtocolError, plan, plan_sessions, verify};
 use crate::rotation::{Options, preflight};
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ pub fn plan_keyset(
 ) -> Result<Exit, CliError> {
     let managed = args.managed(keyring, ask_only(), options, true, context)?;
     let (reports, sessions) = tuning::run(context.output.is_json(), async |_progress, _stop| {
-        let reports = plan(&managed).await.map_err(protocol_error)?;
+        let reports = plan(&managed).await.map_err(failed)?;
         Ok((reports, plan_sessions(&managed).await))
     })?;
     let sessions: Vec<SessionsPlanEntry> = sessions.iter().map(SessionsPlanEntry::of).collect();
@@ -100,7 +100,7 @@ pub fn verify_keyset(
     let begun = Instant::now();
     let managed = args.managed(keyring, ask_only(), options, false, context)?;
     let (reports, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
-        let reports = verify(&managed, &progress, &stop).await.map_err(protocol_error)?;
+        let reports = verify(&managed, &progress, &stop).await.map_err(failed)?;
         Ok((reports, progress))
     })?;
     let is_clean = reports.iter().all(|(_, _, report)| report.census.is_clean());
@@ -132,4 +132,8 @@ pub fn verify_keyset(
     };
     context.output.document("reseal.verify/1", &document)?;
     Ok(exit)
+}
+
+fn failed(error: ProtocolError) -> CliError {
+    protocol_error(error).touched_nothing()
 }
