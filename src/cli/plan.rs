@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::documents::{self, FindingEntry};
@@ -13,7 +13,7 @@ use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit};
-use crate::report::sentence::duration;
+use crate::report::sentence::{count, duration};
 use crate::rotation::plan::{PlanReport, plan, prepare};
 use crate::rotation::preflight::{self, Purpose};
 use crate::store::survey::Column;
@@ -46,7 +46,7 @@ pub(super) struct PlanDocument<'a> {
     table_bytes: u64,
     bytes_to_rewrite: u64,
     mean_value_bytes: f64,
-    duration_seconds: BTreeMap<&'static str, f64>,
+    duration_seconds: BTreeMap<String, f64>,
     sample: Sample,
     findings: Vec<FindingEntry<'a>>,
     allowed: bool,
@@ -107,7 +107,7 @@ pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
         return look::plan_keyset(&args.managed, &args.selection.keyring, options, context);
     }
     let report = tuning::run(context.output.is_json(), async |_progress, _stop| {
-        let failed = |error| rotation_error(&error).durable("nothing was touched");
+        let failed = |error| rotation_error(&error).touched_nothing();
         let selected = args.selection.select(context, options, true).await?;
         let prepared = prepare(&*selected.store, selected.job).await.map_err(failed)?;
         plan(&Arc::clone(&selected.store), &prepared, Purpose::Write)
@@ -145,27 +145,24 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
         "{} on {}: about {} rows, {}{told_apart}",
         survey.table,
         survey.server,
-        HumanCount(survey.rows_estimate),
+        count(survey.rows_estimate),
         HumanBytes(survey.bytes),
     ));
     output.say(&format!(
         "to rewrite: about {} of values; {}",
         HumanBytes(report.bytes_to_rewrite()),
         RATES
-            .map(|(server, _, rate)| format!("{} on {server}", duration(survey.rows_estimate as f64 / rate)))
+            .map(|(server, rate)| format!("{} on {server}", duration(seconds_at(rate, survey.rows_estimate))))
             .join(", ")
     ));
-    output.say(&format!(
-        "sample of {} rows, every value opened:",
-        HumanCount(report.sample.rows)
-    ));
-    for (key, count) in documents::census(&report.sample) {
+    output.say(&format!("sample of {} rows, every value opened:", count(report.sample.rows)));
+    for (key, values) in documents::census(&report.sample) {
         let whose = match report.sample.per_key.contains_key(&key) {
             false => "",
             true if key == report.target_label => ", the new key",
             true => ", an old key",
         };
-        output.say(&format!("  {:>12}  {key}{whose}", HumanCount(count).to_string()));
+        output.say(&format!("  {:>12}  {key}{whose}", count(values)));
     }
     for finding in &report.findings {
         output.say(&format!(
@@ -186,13 +183,19 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
     });
 }
 
-fn durations(rows: u64) -> BTreeMap<&'static str, f64> {
-    RATES.map(|(_, name, rate)| (name, rows as f64 / rate)).into()
+fn durations(rows: u64) -> BTreeMap<String, f64> {
+    RATES
+        .map(|(_, rate)| (format!("{rate} rows/s"), seconds_at(rate, rows)))
+        .into()
+}
+
+fn seconds_at(rate: u32, rows: u64) -> f64 {
+    rows as f64 / f64::from(rate)
 }
 
 /// Rates that such tables are rewritten with, in rows a second.
-const RATES: [(&str, &str, f64); 3] = [
-    ("a busy server", "10000 rows/s", 10_000.0),
-    ("an ordinary one", "50000 rows/s", 50_000.0),
-    ("a fast one", "150000 rows/s", 150_000.0),
+const RATES: [(&str, u32); 3] = [
+    ("a busy server", 10_000),
+    ("an ordinary one", 50_000),
+    ("a fast one", 150_000),
 ];
