@@ -46,7 +46,8 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
     } else if due > 0 {
         output.say("NOT verified: the old key is still needed. reseal rotate moves what is readable.");
     } else if outcome.census.keys().all(|key| key == "unreadable") {
-        output.say("NOT verified: not one value opens. Check the keys, --format and --aad before anything else.");
+        output
+            .say("NOT verified: not one value opens. Check the keys, the format and the associated data before anything else.");
     } else {
         output.say("NOT verified: keep the old key. Mend or remove the values above, then run the same command again.");
     }
