@@ -18,7 +18,7 @@ use reseal::store::Store;
 use reseal::store::guard::{GuardSpec, GuardedColumn};
 use reseal::store::postgres::PostgresStore;
 use reseal::store::survey::{Survey, Target};
-use support::rotation::wait_until;
+use support::rotation::{SLOWLY_ALONE, wait_until};
 use support::{Database, aes256_key};
 
 const ROWS: i64 = 1_500;
@@ -94,7 +94,7 @@ fn heavy_a_stale_writer_is_refused_while_others_go_on() {
     for format in ["tink", "tink-base64"] {
         let Some(desk) = Desk::postgres() else { return };
         let (pair, column) = filled(&desk, format);
-        let slowly = ["--guard", "--profile", "gentle", "--batch-rows", "20", "--workers", "1"];
+        let slowly = [&["--guard"], SLOWLY_ALONE].concat();
         let mut running = start(&desk, &pair, &slowly);
         wait_until("batches are committed", || rewritten(&desk) > 40);
         // kill -9: the guard stays, and there are rows on both sides.
@@ -244,7 +244,7 @@ fn what_cannot_be_guarded_is_refused_before_anything_is_written() {
 fn heavy_a_guard_that_was_left_is_listed_and_removed() {
     let Some(desk) = Desk::postgres() else { return };
     let (pair, column) = filled(&desk, "tink-base64");
-    let slowly = ["--guard", "--profile", "gentle", "--batch-rows", "20", "--workers", "1"];
+    let slowly = [&["--guard"], SLOWLY_ALONE].concat();
     let mut running = start(&desk, &pair, &slowly);
     wait_until("batches are committed", || rewritten(&desk) > 0);
     running.kill().unwrap();
