@@ -10,6 +10,7 @@ mod faults {
     pub mod proving;
 }
 
+use std::collections::HashSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use rustix::process::{Pid, Signal};
 use support::faulty::{Faulty, Order, What, When};
 use support::people::{FernetKey, Home, Live, Person};
 use support::proxy::{EARLY_CUTS_MAX, Prey, Proxy};
-use support::rotation::{Finished, Rotation, Running, SLOWLY, wait_until};
+use support::rotation::{Finished, Rotation, Running, SLOWLY, SLOWLY_ALONE, wait_until};
 use support::storm::Storm;
 
 const PEOPLE: i64 = 1_500;
@@ -169,6 +170,36 @@ fn heavy_batches_cut_off_on_their_way_to_postgres_are_written_once() {
     assert_eq!(finished.count("lost_races"), 0);
     // A cursor that was ahead of its rows would have left them to the sweeps.
     assert_eq!(finished.count("late_values_total"), 0);
+}
+
+/// Behind a connection that is lost another server may answer next, where the same transaction number stands for something else.
+#[test]
+fn heavy_no_connection_writes_rows_that_another_one_has_read() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let mut scene = Scene::new(&home, PEOPLE);
+    let proxy = Proxy::before(home.url(), Prey::Swaps, 4);
+    let mut rotation = scene.rotation(&home);
+    rotation.url = Some(proxy.url(home.url()));
+    let finished = rotation.run(SLOWLY_ALONE);
+    let [_, replies_lost, _] = proxy.cuts();
+    assert!(replies_lost >= 3, "cuts: {:?}", proxy.cuts());
+    scene.assert_complete(&finished);
+    let log = std::fs::read(server.log_path()).unwrap();
+    let (mut readers, mut writers) = (HashSet::new(), HashSet::new());
+    for line in String::from_utf8_lossy(&log).lines() {
+        let Some((process, statement)) = line.split_once("] LOG:  execute ") else {
+            continue;
+        };
+        let process = process.rsplit('[').next().unwrap().to_owned();
+        if statement.contains(": SELECT ") && statement.contains("ctid") {
+            readers.insert(process);
+        } else if statement.contains(": WITH ") && statement.contains("AS MATERIALIZED") {
+            assert!(readers.contains(&process), "connection {process} wrote before it had read");
+            writers.insert(process);
+        }
+    }
+    assert!(writers.len() > 3, "{writers:?}");
 }
 
 #[test]
