@@ -25,6 +25,16 @@ fn heavy_a_storm_of_writes_loses_nothing_on_postgres() {
     storm(&home, &["--workers", "3", "--batch-rows", "25", "--profile", "gentle"]);
 }
 
+/// Places of dead versions are given to other rows between the reading and the writing of a batch.
+#[test]
+fn heavy_a_storm_of_writes_loses_nothing_on_postgres_beside_vacuum() {
+    let Some(home) = Home::postgres() else { return };
+    storm(
+        &home,
+        &["--workers", "3", "--batch-rows", "25", "--profile", "gentle", "--vacuum"],
+    );
+}
+
 #[test]
 fn heavy_a_storm_of_writes_loses_nothing_on_postgres_without_control_tables() {
     let Some(home) = Home::postgres() else { return };

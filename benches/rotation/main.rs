@@ -22,7 +22,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (rows, rounds) = (value("--rows", 500_000), value("--rounds", 3));
     match arguments.first().map(String::as_str) {
-        Some("postgres") => postgres::measure(rows, rounds, value("--connections", 4)),
+        Some("postgres") => {
+            let vacuum = arguments.iter().any(|argument| argument == "--vacuum");
+            postgres::measure(rows, rounds, value("--connections", 4), vacuum)
+        }
         Some("sqlite") => sqlite::measure(rows, rounds),
         // `cargo bench` and `cargo test --benches` call every bench without arguments: whole runs only on request.
         _ => {

@@ -9,7 +9,7 @@ use sqlx::{Executor as _, PgPool};
 use super::process;
 use super::sample::{Sample, note_bytes};
 
-pub fn measure(rows: usize, rounds: usize, connections: usize) -> Result<(), Box<dyn Error>> {
+pub fn measure(rows: usize, rounds: usize, connections: usize, vacuum: bool) -> Result<(), Box<dyn Error>> {
     let database = std::env::var("RESEAL_TEST_POSTGRES").map_err(|_| "RESEAL_TEST_POSTGRES is not set: run scripts/bench")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let pool = runtime.block_on(
@@ -18,23 +18,34 @@ pub fn measure(rows: usize, rounds: usize, connections: usize) -> Result<(), Box
             .connect(&database),
     )?;
     let sample = runtime.block_on(fill(&pool, rows))?;
-    let mut results = Vec::new();
+    let (mut results, mut growths) = (Vec::new(), Vec::new());
+    let vacuums: &[&str] = if vacuum { &["--vacuum"] } else { &[] };
     for _ in 0..rounds {
         runtime.block_on(fresh(&pool))?;
+        let before = runtime.block_on(bytes(&pool))?;
         let floor = runtime.block_on(floor(&pool, rows, connections))?;
+        let floor_growth = runtime.block_on(bytes(&pool))? / before;
         runtime.block_on(fresh(&pool))?;
         let workers = connections.to_string();
         let run = process::rotate(
             &database,
             &sample.old,
             &sample.new,
-            &["--format", "aes-gcm", "--workers", &workers],
+            &[&["--format", "aes-gcm", "--workers", &workers], vacuums].concat(),
         )?;
+        growths.push((floor_growth, runtime.block_on(bytes(&pool))? / before));
         results.push((floor, run));
     }
-    super::report(
-        &format!("PostgreSQL, {rows} rows of 300 B AES-GCM, {connections} connections"),
-        &results,
+    let what = format!(
+        "PostgreSQL, {rows} rows of 300 B AES-GCM, {connections} connections{}",
+        if vacuum { ", --vacuum" } else { "" }
+    );
+    super::report(&what, &results);
+    let (floors, ours): (Vec<f64>, Vec<f64>) = growths.into_iter().unzip();
+    println!(
+        "{what}: MEDIAN growth of the table: floor {:.2} x, reseal {:.2} x",
+        super::median(floors),
+        super::median(ours)
     );
     runtime.block_on(pool.execute("DROP TABLE t, t_source; DROP SCHEMA reseal CASCADE"))?;
     Ok(())
@@ -76,6 +87,12 @@ async fn fresh(pool: &PgPool) -> Result<(), Box<dyn Error>> {
     pool.execute("VACUUM ANALYZE t").await?;
     pool.execute("CHECKPOINT").await?;
     Ok(())
+}
+
+/// Of the table without its indexes.
+async fn bytes(pool: &PgPool) -> Result<f64, sqlx::Error> {
+    let bytes: i64 = sqlx::query_scalar("SELECT pg_table_size('t')").fetch_one(pool).await?;
+    Ok(bytes as f64)
 }
 
 async fn floor(pool: &PgPool, rows: usize, connections: usize) -> Result<f64, Box<dyn Error>> {

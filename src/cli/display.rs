@@ -107,6 +107,12 @@ impl Snapshot {
     }
 
     fn describe(&self, rate: f64) -> String {
+        if self.step == Step::Vacuum {
+            return format!(
+                "{} of {} tables; what is verified stays so if this is stopped",
+                self.ranges.0, self.ranges.1
+            );
+        }
         let mut text = format!(
             "{} of ~{} rows, {}/s, ranges {}/{}",
             HumanCount(self.scanned),

@@ -11,7 +11,7 @@ use crate::rotation::census::Census;
 use crate::rotation::guard::GuardReport;
 use crate::rotation::preflight::{Finding, Severity};
 use crate::rotation::progress::Progress;
-use crate::rotation::{RotationReport, VerifyReport};
+use crate::rotation::{RotationReport, VacuumReport, VerifyReport};
 use crate::store::control::LateValues;
 use crate::store::page::Quarantined;
 use crate::store::survey::Survey;
@@ -272,6 +272,38 @@ impl GuardEntry {
         Self {
             proved: guard.proved,
             removed: guard.removed,
+        }
+    }
+}
+
+/// How the upkeep of a table went.
+#[derive(Serialize)]
+pub struct VacuumEntry {
+    /// How often a physical table was vacuumed.
+    runs: u64,
+    /// How often it was not, because somebody else held it or waited for it.
+    made_way: u64,
+    /// Whether all of it was vacuumed in the end, indexes included.
+    finished: bool,
+    /// Without indexes, when this run began.
+    table_bytes_before: u64,
+    /// When it ended.
+    table_bytes_after: u64,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+}
+
+impl VacuumEntry {
+    /// The same for scripts.
+    pub fn of(report: &VacuumReport) -> Self {
+        Self {
+            runs: report.runs,
+            made_way: report.made_way,
+            finished: report.finished,
+            table_bytes_before: report.bytes_before,
+            table_bytes_after: report.bytes_after,
+            failed: report.failed.clone(),
         }
     }
 }

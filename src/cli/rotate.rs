@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome};
+use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, VacuumEntry};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::rotation_error;
@@ -73,6 +73,12 @@ pub struct RotateArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_lag)]
     max_replica_lag: Option<Duration>,
 
+    /// Vacuum the table beside the rotation (PostgreSQL): each time that one in twenty of its rows has been rewritten, so that it grows by
+    /// a few percent instead of by a third or more, and once with its indexes in the end. Makes way for whoever waits for the table.
+    /// Needs its owner
+    #[arg(long)]
+    vacuum: bool,
+
     /// In managed use: take the old key from readers also while a replica has not replayed the last values that were moved
     #[arg(long, conflicts_with = "table")]
     no_replica_check: bool,
@@ -116,6 +122,8 @@ struct RotateDocument<'a> {
     throttled_seconds: BTreeMap<&'static str, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<GuardEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vacuum: Option<VacuumEntry>,
     sweeps: u32,
     findings: Vec<FindingEntry<'a>>,
 }
@@ -148,6 +156,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
         options.guard = Guarding::Wanted;
     }
     options.max_replica_lag = args.max_replica_lag;
+    options.vacuum = args.vacuum;
     options.replica_check = !args.no_replica_check;
     options.accepted.clone_from(&args.accept);
 
@@ -278,6 +287,9 @@ fn finish(
     if let Some(guard) = report.guard {
         super::summary::guard("guard", guard, report.verified, &mut context.output);
     }
+    if let Some(vacuum) = &report.vacuum {
+        super::summary::vacuum("vacuum", vacuum, &mut context.output);
+    }
     super::summary::late(report.late.total, &late_values, compromised, &mut context.output);
     tell_unrecorded(prepared, context);
     let document = RotateDocument {
@@ -288,6 +300,7 @@ fn finish(
         late_values_total: report.late.total,
         throttled_seconds: documents::throttled(progress),
         guard: report.guard.map(GuardEntry::of),
+        vacuum: report.vacuum.as_ref().map(VacuumEntry::of),
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use indicatif::HumanBytes;
+
 use super::Output;
 use super::documents::{LateEntry, Outcome, ValueEntry};
+use crate::rotation::VacuumReport;
 use crate::rotation::guard::GuardReport;
 
 /// What a rotation did.
@@ -97,6 +100,32 @@ pub fn guard(whose: &str, guard: GuardReport, ended: bool, output: &mut Output<'
     if ended && !guard.removed {
         output.say(&format!(
             "{whose}: it could not be removed, because others hold the table; try again later: reseal guard remove"
+        ));
+    }
+}
+
+/// How the upkeep of a table went.
+pub fn vacuum(whose: &str, report: &VacuumReport, output: &mut Output<'_>) {
+    let (before, after) = (report.bytes_before, report.bytes_after);
+    let growth = after as f64 / before.max(1) as f64;
+    output.say(&format!(
+        "{whose}: {} times; the table has {} now, {growth:.2} times what it had ({}; indexes apart)",
+        report.runs,
+        HumanBytes(after),
+        HumanBytes(before)
+    ));
+    if report.made_way > 0 {
+        output.say(&format!(
+            "{whose}: made way {} times for others that held the table or waited for it",
+            report.made_way
+        ));
+    }
+    if let Some(error) = &report.failed {
+        output.say(&format!("{whose}: failed, the last time with: {error}"));
+    }
+    if !report.finished {
+        output.say(&format!(
+            "{whose}: not finished; entries of indexes that lead to old rows go with the next VACUUM or autovacuum of the table"
         ));
     }
 }

@@ -39,6 +39,7 @@ mod rewriter;
 mod run;
 mod shared;
 pub mod throttle;
+mod vacuum;
 
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub use passes::AWAY_MAX_DEFAULT;
 pub(crate) use retry::answered;
 pub use rewriter::OnUnreadable;
 pub use run::{rotate, verify};
+pub use vacuum::VacuumReport;
 
 use profile::Profile;
 use recipe::Recipe;
@@ -87,6 +89,8 @@ pub struct Options {
     pub guard: Guarding,
     /// Batches wait while a replica is further behind than this.
     pub max_replica_lag: Option<Duration>,
+    /// Whether the table is vacuumed beside the rotation.
+    pub vacuum: bool,
     /// Whether a key is left with readers while a replica has not replayed the last values that were moved from it.
     pub replica_check: bool,
     /// Findings that the operator has accepted by name.
@@ -121,6 +125,7 @@ impl Default for Options {
             compromised: false,
             guard: Guarding::IfItStands,
             max_replica_lag: None,
+            vacuum: false,
             replica_check: true,
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,

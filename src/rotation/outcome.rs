@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::census::Census;
 use super::guard::GuardReport;
 use super::preflight::Finding;
+use super::vacuum::VacuumReport;
 use crate::store::control::{Counters, LateValues};
 
 /// What a rotation did, and what the verification found.
@@ -28,6 +29,8 @@ pub struct RotationReport {
     pub late: LateValues,
     /// How the guard ended, if one was asked for.
     pub guard: Option<GuardReport>,
+    /// How the upkeep went, if it was asked for.
+    pub vacuum: Option<VacuumReport>,
     /// Whether every non-null value opened under the target key.
     pub verified: bool,
 }

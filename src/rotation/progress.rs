@@ -17,6 +17,8 @@ pub enum Step {
     Sweep,
     /// Opening every value.
     Verify,
+    /// Making free what dead row versions take.
+    Vacuum,
 }
 
 impl Step {
@@ -27,6 +29,7 @@ impl Step {
             Self::ReEncrypt => "re-encrypt",
             Self::Sweep => "sweep",
             Self::Verify => "verify",
+            Self::Vacuum => "vacuum",
         }
     }
 }

@@ -73,12 +73,12 @@ impl RangeWork {
                 let committed = buffers.take_committed();
                 ahead += committed.values;
                 count(&mut counters, Tally::default(), committed);
-                self.shared.progress.throttle.wrote(committed.rows);
+                self.shared.wrote(&range.interval.relation, committed.rows);
             }
             match outcome {
                 Ok(done) if done.held => {
                     patience.reset();
-                    self.shared.progress.throttle.wrote(done.written.rows);
+                    self.shared.wrote(&range.interval.relation, done.written.rows);
                     let page = upto(&range.interval, cursor.as_ref(), done.cursor);
                     let rewritten = self.retry_lost(session, buffers, &page, fence.as_ref(), Step::Again).await?;
                     for written in [done.written, rewritten] {
@@ -100,7 +100,7 @@ impl RangeWork {
                         ..done.tally
                     };
                     count(&mut counters, tally, done.written);
-                    self.shared.progress.throttle.wrote(done.written.rows);
+                    self.shared.wrote(&range.interval.relation, done.written.rows);
                     if done.written.lost_races > 0 {
                         let page = upto(&range.interval, cursor.as_ref(), done.cursor.clone());
                         self.note_left_behind(session, buffers.counter(), &page).await;
@@ -183,7 +183,7 @@ impl RangeWork {
                 Ok(done) => {
                     isolation.widen();
                     rewritten.rows += done.written.rows;
-                    self.shared.progress.throttle.wrote(done.written.rows);
+                    self.shared.wrote(&interval.relation, done.written.rows);
                     rewritten.values += done.written.values;
                     lost |= done.written.lost_races > 0;
                     match (done.end, lost) {

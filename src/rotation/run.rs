@@ -18,6 +18,7 @@ use super::plan::{self, PlanReport, Prepared};
 use super::preflight::{self, Finding, Purpose};
 use super::progress::{Progress, Stop};
 use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
+use super::vacuum::Upkeep;
 use crate::store::control::{Counters, LateValues, Plan, PlanIdentity, PlanStatus};
 use crate::store::ledger::request::Subject;
 use crate::store::{Store, StoreError};
@@ -63,6 +64,10 @@ pub async fn rotate(
         Some(limit) => Some(LagCollector::ready(&**store, limit, progress, stop).await?),
         None => None,
     };
+    let upkeep = match prepared.options.vacuum {
+        true => Some(Upkeep::ready(&**store, prepared, progress, stop).await?),
+        false => None,
+    };
     let subject = Subject::Plan(identity.id.clone());
     let overseer = match prepared.options.state {
         true => Some(
@@ -76,7 +81,7 @@ pub async fn rotate(
     let claimed = OnceLock::new();
     let work = async {
         tokio::select! {
-            outcome = locked(store, prepared, (progress, stop), lag, &identity, findings, &claimed) => outcome,
+            outcome = locked(store, prepared, (progress, stop), (lag, upkeep), &identity, findings, &claimed) => outcome,
             lost = hold(&**store, lock, prepared.options.away_max) => {
                 // Workers end after their batch; the fence stops those of a run that was taken over.
                 stop.request();
@@ -104,7 +109,7 @@ async fn locked(
     store: &Arc<dyn Store>,
     prepared: &Prepared,
     (progress, stop): (&Arc<Progress>, &Arc<Stop>),
-    lag: Option<LagCollector>,
+    (lag, upkeep): (Option<LagCollector>, Option<Upkeep<'_>>),
     identity: &PlanIdentity,
     findings: Vec<Finding>,
     noted: &OnceLock<Plan>,
@@ -174,8 +179,15 @@ async fn locked(
         }
         None => None,
     };
+    let all = async {
+        let phases = run.all(&identity.id, findings);
+        match upkeep {
+            Some(upkeep) => upkeep.beside(run.wear(), phases).await,
+            None => phases.await,
+        }
+    };
     tokio::select! {
-        outcome = run.all(&identity.id, findings) => outcome,
+        outcome = all => outcome,
         never = measure(lag) => match never {},
     }
 }

@@ -9,6 +9,7 @@ use super::late::{LateLog, LeftBehind};
 use super::pace::{BatchController, Sample};
 use super::progress::{Progress, Stop};
 use super::rewriter::RefusalSlot;
+use super::vacuum::Wear;
 use crate::store::PageLimits;
 
 /// What all workers of a pass share.
@@ -34,6 +35,8 @@ pub struct Shared {
     pub left_behind: Arc<LeftBehind>,
     /// Late values that were met.
     pub late: Arc<LateLog>,
+    /// Rows that were rewritten since their table was vacuumed.
+    pub wear: Arc<Wear>,
 }
 
 impl Shared {
@@ -73,6 +76,14 @@ impl Shared {
     pub fn refused(&self) -> RotationError {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
         RotationError::refusal(refusal, &self.columns)
+    }
+
+    /// Rows of a physical table were rewritten.
+    pub fn wrote(&self, relation: &str, rows: u64) {
+        if rows > 0 {
+            self.progress.throttle.wrote(rows);
+            self.wear.add(relation, rows);
+        }
     }
 
     /// Adds to what was waited for others.

@@ -107,7 +107,7 @@ impl Throttle {
     /// Rows were rewritten: they are paid for with time, where rows a second are limited.
     pub fn wrote(&self, rows: u64) {
         let limit = self.rows_per_second.load(Ordering::Relaxed);
-        if limit > 0 && rows > 0 {
+        if limit > 0 {
             let now = Instant::now();
             let mut paid_at = lock(&self.paid_at);
             let from = paid_at.map_or(now, |paid_at| paid_at.max(now));

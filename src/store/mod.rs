@@ -22,6 +22,7 @@ pub mod replicas;
 pub(crate) mod spare;
 pub mod sqlite;
 pub mod survey;
+pub mod vacuum;
 pub mod value;
 pub mod waves;
 mod writer;
@@ -100,6 +101,15 @@ pub trait Store: Send + Sync {
     fn replicas(&self) -> Result<Box<dyn replicas::ReplicaWatch>, StoreError> {
         Err(StoreError::Refused(
             "only PostgreSQL has replicas whose lag could be measured".to_owned(),
+        ))
+    }
+
+    /// What makes the room of dead row versions free again, where changing a row leaves any: PostgreSQL. Elsewhere
+    /// [`StoreError::Refused`]. Nothing is connected yet.
+    fn vacuum(&self) -> Result<Box<dyn vacuum::Vacuum>, StoreError> {
+        Err(StoreError::Refused(
+            "only PostgreSQL leaves dead row versions that VACUUM could free; here rows are rewritten where they stand"
+                .to_owned(),
         ))
     }
 

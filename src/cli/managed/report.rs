@@ -80,6 +80,8 @@ struct DatasetEntry {
     sweeps: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<documents::GuardEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vacuum: Option<documents::VacuumEntry>,
     late_values: Vec<documents::LateEntry>,
     late_values_total: u64,
     #[serde(flatten)]
@@ -176,6 +178,9 @@ pub fn finished(
             let whose = format!("guard of dataset {}", dataset.name);
             summary::guard(&whose, guard, report.record.finished_at.is_some(), output);
         }
+        if let Some(vacuum) = &dataset.report.vacuum {
+            summary::vacuum(&format!("vacuum of dataset {}", dataset.name), vacuum, output);
+        }
     }
     let datasets: Vec<DatasetEntry> = report
         .datasets
@@ -190,6 +195,7 @@ pub fn finished(
             plan: dataset.report.plan.clone(),
             sweeps: dataset.report.sweeps,
             guard: dataset.report.guard.map(documents::GuardEntry::of),
+            vacuum: dataset.report.vacuum.as_ref().map(documents::VacuumEntry::of),
         })
         .collect();
     for (dataset, compromised) in datasets.iter().zip(leaked) {

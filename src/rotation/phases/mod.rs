@@ -22,6 +22,7 @@ use super::progress::{Progress, Step, Stop};
 use super::range::RangeWork;
 use super::rewriter::Rewriters;
 use super::shared::Shared;
+use super::vacuum::Wear;
 use crate::store::control::{Counters, Interval, LateValues, Plan, PlanStatus, Range};
 use crate::store::page::Page;
 use crate::store::spare::Spare;
@@ -75,6 +76,7 @@ impl<'a> Run<'a> {
                 withheld: Arc::default(),
                 left_behind: Arc::default(),
                 late: Arc::default(),
+                wear: Arc::default(),
             },
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,
@@ -219,7 +221,13 @@ impl<'a> Run<'a> {
             findings,
             late: LateValues::default(),
             guard: None,
+            vacuum: None,
         }
+    }
+
+    /// Rows that were rewritten since their table was vacuumed.
+    pub(super) fn wear(&self) -> &Wear {
+        &self.workshop.shared().wear
     }
 
     /// The columns' names, in the order of the recipe.

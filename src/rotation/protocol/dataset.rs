@@ -7,7 +7,7 @@ use super::super::plan::{self as planning, PlanReport, Prepared};
 use super::super::preflight::Purpose;
 use super::super::progress::{Progress, Stop};
 use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
-use super::super::{Guarding, Job, RotationReport, VerifyReport, detect};
+use super::super::{Guarding, Job, RotationReport, VerifyReport, detect, vacuum};
 use super::{Managed, ManagedDataset, ProtocolError, guards, label};
 use crate::format::{Format, Verdict, by_name};
 use crate::key::{Key, KeyId, KeyMaterial, KeyState, Keyring, Keyset, SealCounts};
@@ -90,6 +90,11 @@ pub(super) async fn preflight(
     let prepared = prepare(managed, dataset, keyset, target).await?;
     if managed.options.guard == Guarding::Wanted {
         guard::require_possible(&*managed.places[dataset.place].store, &prepared)
+            .await
+            .map_err(ProtocolError::dataset(&dataset.name))?;
+    }
+    if managed.options.vacuum {
+        vacuum::permitted(&*managed.places[dataset.place].store, &prepared.survey)
             .await
             .map_err(ProtocolError::dataset(&dataset.name))?;
     }

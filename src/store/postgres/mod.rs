@@ -21,6 +21,7 @@ mod statements;
 mod survey;
 mod tidy;
 mod types;
+mod vacuum;
 mod wide;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use super::guard::Guards;
 use super::replicas::ReplicaWatch;
 use super::spare::Spare;
 use super::survey::{Observation, Relation, Survey, Target};
+use super::vacuum::Vacuum;
 use super::{ColumnSample, Control, Moment, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A PostgreSQL database.
@@ -158,6 +160,11 @@ impl Store for PostgresStore {
     fn replicas(&self) -> Result<Box<dyn ReplicaWatch>, StoreError> {
         let watch = replicas::PostgresReplicas::new(self.server.clone(), self.role.clone());
         Ok(Box::new(watch))
+    }
+
+    fn vacuum(&self) -> Result<Box<dyn Vacuum>, StoreError> {
+        let vacuum = vacuum::PostgresVacuum::new(self.server.clone(), self.role.clone());
+        Ok(Box::new(vacuum))
     }
 
     async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
