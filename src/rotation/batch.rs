@@ -154,7 +154,6 @@ pub async fn run(
 ) -> Result<Done, BatchError> {
     let mut limits = shared.limits();
     limits.rows = limits.rows.min(place.rows_max);
-    let begun = Instant::now();
     buffers.committed = Written::default();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
     let outcome = if in_place {
@@ -170,7 +169,7 @@ pub async fn run(
     let progress = &shared.progress;
     Progress::add(&progress.values_reencrypted, buffers.committed.values);
     Progress::add(&progress.lost_races, buffers.committed.lost_races);
-    let (done, sample) = outcome?;
+    let (done, sample, busy) = outcome?;
     if withheld {
         shared.withheld.add(&place.interval.relation, &buffers.swaps.quarantined);
     }
@@ -182,8 +181,7 @@ pub async fn run(
         Progress::add(&progress.quarantined, done.tally.quarantined);
     }
     shared.waited(done.waited);
-    // While it waited for its turn, others had theirs.
-    shared.finish(sample, begun.elapsed().saturating_sub(done.waited)).await;
+    shared.finish(sample, busy).await;
     Ok(done)
 }
 
@@ -193,7 +191,7 @@ async fn run_set(
     place: &Place<'_>,
     limits: PageLimits,
     batches_a_page: usize,
-) -> Result<(Done, Sample), BatchError> {
+) -> Result<(Done, Sample, Duration), BatchError> {
     let (end, read) = read(session, buffers, place, limits, batches_a_page).await?;
     seal(buffers).await.map_err(|RewriteStopped| BatchError::Refused)?;
 
@@ -215,7 +213,7 @@ async fn run_set(
     // A sweep that found nothing writes nothing; a range still moves its cursor.
     let nothing_to_record = !place.step.moves() && swaps.quarantined.is_empty() && swaps.late.is_empty();
     let hold = place.step == Step::Next { hold: true };
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut busy) = (Duration::ZERO, read);
     if !(swaps.is_empty() && (place.fence.is_none() || nothing_to_record)) {
         for wave in buffers.waves.iter() {
             let writing = Instant::now();
@@ -238,7 +236,11 @@ async fn run_set(
                 follow,
             };
             buffers.committed += writer.swap_and_advance(&batch, place.witness).await?;
-            longest = longest.max(writing.elapsed());
+            // What the network takes burdens nobody. A server's clock may jump.
+            let elapsed = writing.elapsed();
+            let took = writer.took().map_or(elapsed, |took| took.min(elapsed));
+            longest = longest.max(took);
+            busy += took;
         }
     }
     let sample = Sample {
@@ -254,7 +256,7 @@ async fn run_set(
         tally: swaps.tally,
         waited: Duration::ZERO,
     };
-    Ok((done, sample))
+    Ok((done, sample, busy))
 }
 
 /// The rows of the batch, and what reading them says about its size: where batches share a page, nothing.
@@ -315,7 +317,7 @@ async fn run_in_place(
     buffers: &mut Buffers,
     place: &Place<'_>,
     limits: PageLimits,
-) -> Result<(Done, Sample), BatchError> {
+) -> Result<(Done, Sample, Duration), BatchError> {
     let rewriter = buffers.rewriter.take().ok_or(BatchError::Refused)?;
     let Writer::InPlace(writer) = session.writer() else {
         return Err(StoreError::State("the session changed its kind".to_owned()).into());
@@ -337,7 +339,7 @@ async fn run_in_place(
         Err(StoreError::Rewriter) => return Err(BatchError::Refused),
         Err(error) => return Err(error.into()),
     };
-    // The turns of others say nothing about the size of a batch.
+    // The turns of others say nothing about the size of a batch, and while it waited for its own, others had theirs.
     let sample = Sample {
         took: writing.elapsed().saturating_sub(batch.waited),
         bytes: batch.bytes,
@@ -354,7 +356,7 @@ async fn run_in_place(
         waited: batch.waited,
     };
     buffers.swaps = swaps;
-    Ok((done, sample))
+    Ok((done, sample, sample.took))
 }
 
 /// Bytes of a page: some tens of microseconds of work.

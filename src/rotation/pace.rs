@@ -31,6 +31,8 @@ pub struct BatchController {
     rows: usize,
     samples: Vec<Sample>,
     since_turn: Duration,
+    /// Seconds of rest that are due; less than nothing where a rest was longer than asked for.
+    owed: f64,
 }
 
 impl BatchController {
@@ -47,6 +49,7 @@ impl BatchController {
             limits,
             samples: Vec::with_capacity(WINDOW),
             since_turn: Duration::ZERO,
+            owed: 0.0,
         }
     }
 
@@ -117,15 +120,26 @@ impl BatchController {
         self.resize(self.rows / 10);
     }
 
-    /// The rest after a batch that took `busy`.
+    /// The rest after a batch that took `busy`. Short ones are saved up: a timer makes no difference between them.
     pub fn rest(&mut self, busy: Duration) -> Duration {
-        let rest = busy.mul_f64(self.limits.rest_ratio);
+        self.owed += busy.as_secs_f64() * self.limits.rest_ratio;
+        let rest = if self.owed < REST_LEAST {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64(std::mem::take(&mut self.owed))
+        };
         self.since_turn += busy + rest;
         if !self.limits.gives_turns || self.since_turn < TURN_EVERY {
             return rest;
         }
         self.since_turn = Duration::ZERO;
         rest.max(TURN_REST)
+    }
+
+    /// A rest took longer than it was to take: that much less is due next.
+    pub fn rested(&mut self, asked: Duration, took: Duration) {
+        let over = took.saturating_sub(asked).as_secs_f64();
+        self.owed = (self.owed - over).max(-OVERDRAWN_MOST);
     }
 
     fn resize(&mut self, rows: usize) {
@@ -155,6 +169,10 @@ fn percentile_90(values: impl Iterator<Item = f64>) -> f64 {
 /// batches they would hardly ever look.
 const TURN_REST: Duration = Duration::from_millis(120);
 const TURN_EVERY: Duration = Duration::from_secs(3);
+/// Seconds; timers count in milliseconds.
+const REST_LEAST: f64 = 0.001;
+/// Seconds: whoever was kept from its work for long does not make up for it without any rest.
+const OVERDRAWN_MOST: f64 = 0.005;
 /// Batches between two changes of size: fewer chase noise, more are slow to yield.
 pub const WINDOW: usize = 10;
 /// A batch this many times over the target is not noise.
@@ -279,6 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn short_rests_are_saved_up_and_long_ones_set_off() {
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Gentle, false, None);
+        let batch = Duration::from_micros(40);
+        let rests: Vec<u128> = (0..6).map(|_| controller.rest(batch).as_micros()).collect();
+        assert_eq!(rests, [0, 0, 1_200, 0, 0, 1_200]);
+        controller.rested(Duration::from_micros(1_200), Duration::from_micros(2_000));
+        let rests: Vec<u128> = (0..5).map(|_| controller.rest(batch).as_micros()).collect();
+        assert_eq!(rests, [0, 0, 0, 0, 1_200], "the timer was late by two batches' rests");
+        // A process that was stopped for a minute does not go on without rests for a minute.
+        controller.rested(Duration::from_millis(1), Duration::from_secs(60));
+        assert!((0..20).any(|_| !controller.rest(batch).is_zero()));
+    }
+
+    #[test]
     fn another_profile_is_followed_from_the_next_batch_on_and_back_again() {
         let mut controller = BatchController::new(Task::Rewrite, Profile::Fast, false, None);
         assert_eq!(controller.rows(), 2_000);
@@ -289,7 +321,7 @@ mod tests {
             controller.batches_a_page() > 1,
             "a page for each would be a round trip for each"
         );
-        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(20));
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(100));
         assert!(controller.stands_back());
         controller.follow(None);
         assert!(!controller.stands_back());

@@ -1,8 +1,9 @@
 //! How much of the database's time a rotation may take, in numbers.
 //!
-//! The gentle profile works for a millisecond or two at a time, and rests for longer. A scheduler lets whoever wakes up wait until the
-//! slice of whoever runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it
-//! waits for. On servers batches are therefore some ten or twenty rows, and since a page costs a round trip, several batches share one.
+//! The gentle profile works for moments, and rests for much longer. A scheduler lets whoever wakes up wait until the slice of whoever
+//! runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it waits for, and how
+//! often, the share of time that is worked. On servers batches are therefore five or ten rows, with a tenth of the time worked, and since
+//! a page costs a round trip, several batches share one.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -72,19 +73,20 @@ impl Profile {
 
     /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
     pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
-        let (target_ms, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
-            (Self::Gentle, false) => (1, 16, 100, 2.0, 0.25),
-            (Self::Balanced, false) => (100, 1_000, 4_000, 0.0, 1.0),
-            (Self::Fast, false) => (250, 2_000, 8_000, 0.0, 1.0),
-            (Self::Gentle, true) => (2, 50, 500, 4.0, 1.0),
-            (Self::Balanced, true) => (50, 1_000, 2_000, 0.1, 1.0),
-            (Self::Fast, true) => (50, 2_000, 5_000, 0.0, 1.0),
+        let (target_us, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
+            (Self::Gentle, false) => (200, 8, 100, 10.0, 0.25),
+            (Self::Balanced, false) => (100_000, 1_000, 4_000, 0.0, 1.0),
+            (Self::Fast, false) => (250_000, 2_000, 8_000, 0.0, 1.0),
+            (Self::Gentle, true) => (2_000, 50, 500, 4.0, 1.0),
+            (Self::Balanced, true) => (50_000, 1_000, 2_000, 0.1, 1.0),
+            (Self::Fast, true) => (50_000, 2_000, 5_000, 0.0, 1.0),
         };
         let rewriting = PaceLimits {
-            target: Duration::from_millis(target_ms),
+            target: Duration::from_micros(target_us),
             rows_start,
             rows_min: match (self, single_writer) {
-                (Self::Gentle, _) | (_, false) => 10,
+                (Self::Gentle, false) => 5,
+                (Self::Gentle, true) | (_, false) => 10,
                 // Small transactions are mostly overhead.
                 (_, true) => 100,
             },
@@ -92,7 +94,7 @@ impl Profile {
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             batches_a_page: match (self, single_writer) {
-                (Self::Gentle, false) => 8,
+                (Self::Gentle, false) => 24,
                 _ => 1,
             },
             rest_ratio,
@@ -103,11 +105,11 @@ impl Profile {
             (Task::Rewrite, _) => rewriting,
             // Nobody waits for a lock, only for the processor; in SQLite whoever waits for that goes first.
             (Task::Read, Self::Gentle) => PaceLimits {
-                target: Duration::from_micros(if single_writer { 1_000 } else { 400 }),
-                rows_start: 50,
+                target: Duration::from_micros(if single_writer { 1_000 } else { 300 }),
+                rows_start: if single_writer { 50 } else { 20 },
                 rows_max: 500,
                 batches_a_page: 1,
-                rest_ratio: if single_writer { 4.0 } else { 5.0 },
+                rest_ratio: if single_writer { 4.0 } else { 8.0 },
                 gives_turns: false,
                 ..rewriting
             },

@@ -1,7 +1,7 @@
 //! What all workers of a pass share: pace, progress, and what they have to say to whoever runs it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::RotationError;
 use super::isolate::Withheld;
@@ -99,12 +99,10 @@ impl Shared {
             pace.record(sample);
             pace.rest(sample.took)
         };
-        if !rest.is_zero() {
-            self.stop.sleep(rest).await;
-        }
+        self.rest(&self.reading_pace, rest).await;
     }
 
-    /// Learns from a batch and rests as the profile says.
+    /// Learns from a batch and rests as the profile says, by how long it kept the database `busy`.
     pub(super) async fn finish(&self, sample: Sample, busy: Duration) {
         let rest = {
             let mut pace = lock(&self.pace);
@@ -114,7 +112,15 @@ impl Shared {
                 .store(pace.rows() as u64, std::sync::atomic::Ordering::Relaxed);
             pace.rest(busy)
         };
-        self.stop.sleep(rest).await;
+        self.rest(&self.pace, rest).await;
+    }
+
+    async fn rest(&self, pace: &Mutex<BatchController>, rest: Duration) {
+        if !rest.is_zero() {
+            let begun = Instant::now();
+            self.stop.sleep(rest).await;
+            lock(pace).rested(rest, begun.elapsed());
+        }
     }
 }
 

@@ -58,6 +58,11 @@ pub trait SetWriter: Send {
     /// On [`StoreError::Disconnected`] the batch may have been committed: the range's cursor tells.
     async fn swap_and_advance(&mut self, batch: &SetBatch<'_>, witness: Witness) -> Result<Written, StoreError>;
 
+    /// How long the database itself worked on the last swap, where it tells: without the network.
+    fn took(&self) -> Option<Duration> {
+        None
+    }
+
     /// How the swaps of a page are best written: in one transaction, or in several of which one makes room for the next.
     fn arrange(&mut self, _page: &Page, swaps: &Swaps, waves: &mut Waves) {
         waves.whole(swaps);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -35,6 +36,7 @@ pub struct PostgresSession {
     width: Width,
     texts: HashMap<StatementKey, Arc<str>>,
     tidy: Tidy,
+    took: Option<Duration>,
 }
 
 /// What a page is read of: the rest of an interval behind the cursor, all of it or what was written since a transaction.
@@ -69,6 +71,7 @@ impl PostgresSession {
             width: Width::unknown(),
             texts: HashMap::new(),
             tidy: Tidy::default(),
+            took: None,
         })
     }
 
@@ -263,6 +266,7 @@ impl PostgresSession {
         if moved == 0 {
             return Err(StoreError::Superseded);
         }
+        self.took = Some(Duration::from_micros(count(TOOK)?));
         let sent = batch.wave.swaps.len() as u64;
         let lost_races = sent
             .checked_sub(rows)
@@ -284,6 +288,10 @@ impl SetWriter for PostgresSession {
         let answer_max = self.server.answer_max();
         let answer = timeout(answer_max, self.swap(batch, witness)).await;
         answer.unwrap_or_else(|_| self.give_up())
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.took
     }
 
     fn arrange(&mut self, page: &Page, swaps: &Swaps, waves: &mut Waves) {
@@ -370,5 +378,7 @@ fn require_asked_for(page: &Page, limits: PageLimits) -> Result<(), StoreError> 
 
 /// The column of a swap's answer that says whether the range is still ours.
 const MOVED: usize = 2;
+/// The column of the microseconds that the server worked.
+const TOOK: usize = 3;
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

@@ -191,7 +191,7 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
         "total AS MATERIALIZED (SELECT count(*) AS n, coalesce(sum(written), 0)::int8 AS written FROM swapped)".to_owned(),
     );
     if !fenced {
-        return format!("WITH {} SELECT n, written, 1::int8 FROM total", ctes.join(",\n"));
+        return format!("WITH {} SELECT n, written, 1::int8, {TOOK} FROM total", ctes.join(",\n"));
     }
     if quarantines {
         let first = FENCE_PARAMETERS + 1;
@@ -222,10 +222,13 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
            FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 AND EXISTS (SELECT 1 FROM fence) RETURNING 1)"
     ));
     format!(
-        "WITH {} SELECT n, written, (SELECT count(*) FROM moved) FROM total",
+        "WITH {} SELECT n, written, (SELECT count(*) FROM moved), {TOOK} FROM total",
         ctes.join(",\n")
     )
 }
+
+/// Microseconds since the server began with the statement: without the network, and up to the commit.
+const TOOK: &str = "(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::int8";
 
 /// `("a", "b")`, or `"a"` alone.
 pub fn key_row(survey: &Survey) -> String {
