@@ -23,8 +23,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (rows, rounds) = (value("--rows", 500_000), value("--rounds", 3));
     match arguments.first().map(String::as_str) {
         Some("postgres") => {
-            let vacuum = arguments.iter().any(|argument| argument == "--vacuum");
-            postgres::measure(rows, rounds, value("--connections", 4), vacuum)
+            let has = |name: &str| arguments.iter().any(|argument| argument == name);
+            let extent = postgres::Extent {
+                vacuum: has("--vacuum"),
+                second_column: has("--second-column"),
+            };
+            postgres::measure(rows, rounds, value("--connections", 4), &extent)
         }
         Some("sqlite") => sqlite::measure(rows, rounds),
         // `cargo bench` and `cargo test --benches` call every bench without arguments: whole runs only on request.

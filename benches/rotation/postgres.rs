@@ -9,7 +9,15 @@ use sqlx::{Executor as _, PgPool};
 use super::process;
 use super::sample::{Sample, note_bytes};
 
-pub fn measure(rows: usize, rounds: usize, connections: usize, vacuum: bool) -> Result<(), Box<dyn Error>> {
+/// What is measured beside the rotation of one column.
+pub struct Extent {
+    /// The table is vacuumed meanwhile.
+    pub vacuum: bool,
+    /// In each round, both encrypted columns of the table are rotated as well.
+    pub second_column: bool,
+}
+
+pub fn measure(rows: usize, rounds: usize, connections: usize, extent: &Extent) -> Result<(), Box<dyn Error>> {
     let database = std::env::var("RESEAL_TEST_POSTGRES").map_err(|_| "RESEAL_TEST_POSTGRES is not set: run scripts/bench")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let pool = runtime.block_on(
@@ -18,8 +26,8 @@ pub fn measure(rows: usize, rounds: usize, connections: usize, vacuum: bool) -> 
             .connect(&database),
     )?;
     let sample = runtime.block_on(fill(&pool, rows))?;
-    let (mut results, mut growths) = (Vec::new(), Vec::new());
-    let vacuums: &[&str] = if vacuum { &["--vacuum"] } else { &[] };
+    let (mut results, mut growths, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    let vacuums: &[&str] = if extent.vacuum { &["--vacuum"] } else { &[] };
     for _ in 0..rounds {
         runtime.block_on(fresh(&pool))?;
         let before = runtime.block_on(bytes(&pool))?;
@@ -27,18 +35,25 @@ pub fn measure(rows: usize, rounds: usize, connections: usize, vacuum: bool) -> 
         let floor_growth = runtime.block_on(bytes(&pool))? / before;
         runtime.block_on(fresh(&pool))?;
         let workers = connections.to_string();
-        let run = process::rotate(
-            &database,
-            &sample.old,
-            &sample.new,
-            &[&["--format", "aes-gcm", "--workers", &workers], vacuums].concat(),
-        )?;
+        let arguments = [&["--format", "aes-gcm", "--workers", &workers], vacuums].concat();
+        let run = process::rotate(&database, &sample.old, &sample.new, &arguments)?;
         growths.push((floor_growth, runtime.block_on(bytes(&pool))? / before));
+        if extent.second_column {
+            runtime.block_on(fresh(&pool))?;
+            let arguments = [&arguments[..], &["--column", "email_ct"]].concat();
+            let both = process::rotate(&database, &sample.old, &sample.new, &arguments)?;
+            let cost = run.rows_per_second / both.rows_per_second;
+            println!(
+                "both columns: {:.0} rows/s, {cost:.2} x the time of one",
+                both.rows_per_second
+            );
+            costs.push(cost);
+        }
         results.push((floor, run));
     }
     let what = format!(
         "PostgreSQL, {rows} rows of 300 B AES-GCM, {connections} connections{}",
-        if vacuum { ", --vacuum" } else { "" }
+        if extent.vacuum { ", --vacuum" } else { "" }
     );
     super::report(&what, &results);
     let (floors, ours): (Vec<f64>, Vec<f64>) = growths.into_iter().unzip();
@@ -47,6 +62,12 @@ pub fn measure(rows: usize, rounds: usize, connections: usize, vacuum: bool) -> 
         super::median(floors),
         super::median(ours)
     );
+    if extent.second_column {
+        println!(
+            "{what}: MEDIAN time of both columns: {:.2} x that of one",
+            super::median(costs)
+        );
+    }
     runtime.block_on(pool.execute("DROP TABLE t, t_source; DROP SCHEMA reseal CASCADE"))?;
     Ok(())
 }

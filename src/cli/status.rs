@@ -8,6 +8,7 @@ use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
+use crate::rotation::recipe::columns_for_people;
 use crate::store::control::Plan;
 use crate::store::ledger::instance::{Instance, Instances};
 use crate::store::ledger::request::Requests;
@@ -137,7 +138,7 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
             rotation.plan,
             rotation.status,
             rotation.table,
-            rotation.columns,
+            columns_for_people(&rotation.columns),
             rotation.ranges_done,
             rotation.ranges,
             rotation.rows_scanned,

@@ -333,6 +333,22 @@ impl ColumnRecipe {
     }
 }
 
+/// The columns of a [`PlanIdentity`] for people: `email (fernet), note (aes-gcm to tink)`. What it does not understand stays as it is.
+pub fn columns_for_people(recorded: &str) -> String {
+    let describe = |text: &str| {
+        let (left, right) = text.split_once('>')?;
+        let ((name, from), (to, _)) = (left.rsplit_once(':')?, right.split_once(':')?);
+        Some(match from == to {
+            true => format!("{name} ({from})"),
+            false => format!("{name} ({from} to {to})"),
+        })
+    };
+    let columns = recorded
+        .split("; ")
+        .map(|text| describe(text).unwrap_or_else(|| text.to_owned()));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 fn position(columns: &[Column], name: &str) -> Option<usize> {
     let exact = columns.iter().position(|column| column.name == name);
     exact.or_else(|| columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)))
@@ -345,5 +361,21 @@ impl KeyedCipher {
             id: key.id,
             cipher: format.cipher(&key.material, key.id)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_columns_are_told_as_people_read_them() {
+        let told = |recorded| columns_for_people(recorded);
+        assert_eq!(told("email:fernet>fernet:"), "email (fernet)");
+        assert_eq!(
+            told("a:b:tink>tink:t.a:{id}; note:aes-gcm>tink:t.note:{id}"),
+            "a:b (tink), note (aes-gcm to tink)"
+        );
+        assert_eq!(told("of another version"), "of another version");
     }
 }

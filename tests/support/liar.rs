@@ -141,9 +141,9 @@ fn is_of_people(row: &Cells) -> bool {
     row.len() == 7 && row[0].as_ref().is_some_and(|ctid| ctid.len() == 6)
 }
 
-/// Rows, values, and whether the range moved.
+/// Rows, values, whether the range moved, and the microseconds that it took.
 fn is_of_a_swap(row: &Cells) -> bool {
-    row.len() == 3 && row.iter().all(|cell| cell.as_ref().is_some_and(|number| number.len() == 8))
+    row.len() == 4 && row.iter().all(|cell| cell.as_ref().is_some_and(|number| number.len() == 8))
 }
 
 fn host_of(url: &str) -> &str {
