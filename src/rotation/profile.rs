@@ -77,7 +77,7 @@ impl Profile {
             (Self::Gentle, false) => (200, 8, 100, 10.0, 0.25),
             (Self::Balanced, false) => (100_000, 1_000, 4_000, 0.0, 1.0),
             (Self::Fast, false) => (250_000, 2_000, 8_000, 0.0, 1.0),
-            (Self::Gentle, true) => (2_000, 50, 500, 4.0, 1.0),
+            (Self::Gentle, true) => (2_000, 50, 500, 5.0, 1.0),
             (Self::Balanced, true) => (50_000, 1_000, 2_000, 0.1, 1.0),
             (Self::Fast, true) => (50_000, 2_000, 5_000, 0.0, 1.0),
         };
@@ -109,7 +109,7 @@ impl Profile {
                 rows_start: if single_writer { 50 } else { 20 },
                 rows_max: 500,
                 batches_a_page: 1,
-                rest_ratio: if single_writer { 4.0 } else { 8.0 },
+                rest_ratio: if single_writer { 5.0 } else { 8.0 },
                 gives_turns: false,
                 ..rewriting
             },
