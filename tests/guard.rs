@@ -17,7 +17,7 @@ use reseal::key::KeyId;
 use reseal::store::Store;
 use reseal::store::guard::{GuardSpec, GuardedColumn};
 use reseal::store::postgres::PostgresStore;
-use reseal::store::survey::{Survey, Target};
+use reseal::store::survey::Survey;
 use support::rotation::{SLOWLY_ALONE, wait_until};
 use support::{Database, aes256_key};
 
@@ -296,13 +296,7 @@ fn heavy_a_guard_that_was_left_is_listed_and_removed() {
 /// The store's part alone: column `c` of table `t`, which holds bytes.
 async fn guarding(desk: &Desk, pair: &Pair) -> (PostgresStore, Survey, GuardSpec) {
     let store = PostgresStore::new(&desk.url(), "reseal test").unwrap();
-    let target = Target {
-        table: "t".to_owned(),
-        columns: vec!["c".to_owned()],
-        context_columns: Vec::new(),
-        filter: None,
-    };
-    let survey = store.survey(&target).await.unwrap();
+    let survey = store.survey(&support::target("t", "c")).await.unwrap();
     let spec = GuardSpec {
         plan: "0123abcd".to_owned(),
         columns: vec![GuardedColumn {

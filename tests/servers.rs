@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use reseal::store::page::Page;
 use reseal::store::postgres::PostgresStore;
-use reseal::store::survey::Target;
 use reseal::store::{PageLimits, Store as _};
 use support::people::{FernetKey, Home};
 use support::pooler::pgbouncer;
@@ -136,13 +135,7 @@ fn heavy_the_first_page_of_a_table_is_bounded_whatever_the_table_before_was_like
     let read = |table: &str, column: &str, pages: usize| {
         let before = proxy.answered();
         runtime.block_on(async {
-            let target = Target {
-                table: table.to_owned(),
-                columns: vec![column.to_owned()],
-                context_columns: Vec::new(),
-                filter: None,
-            };
-            let survey = store.survey(&target).await.unwrap();
+            let survey = store.survey(&support::target(table, column)).await.unwrap();
             let interval = store.intervals(&survey, 1, false).await.unwrap().remove(0);
             let mut session = store.session(&survey).await.unwrap();
             let mut page = Page::to_look_at(session.shape());

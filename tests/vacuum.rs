@@ -14,7 +14,7 @@ use std::time::Duration;
 use desk::{Column, Desk, Pair, Place, plaintext};
 use reseal::store::Store as _;
 use reseal::store::postgres::PostgresStore;
-use reseal::store::survey::{Survey, Target};
+use reseal::store::survey::Survey;
 use reseal::store::vacuum::{VacuumOptions, Vacuumed};
 use support::rotation::{SLOWLY_ALONE, wait_until};
 
@@ -51,13 +51,7 @@ fn slow_to_vacuum(desk: &Desk) {
 
 async fn surveyed(desk: &Desk) -> (PostgresStore, Survey) {
     let store = PostgresStore::new(&desk.url(), "reseal test").unwrap();
-    let target = Target {
-        table: "t".to_owned(),
-        columns: vec!["c".to_owned()],
-        context_columns: Vec::new(),
-        filter: None,
-    };
-    let survey = store.survey(&target).await.unwrap();
+    let survey = store.survey(&support::target("t", "c")).await.unwrap();
     (store, survey)
 }
 

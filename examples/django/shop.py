@@ -186,7 +186,11 @@ class Load:
                 if session is None:
                     status, _, session = ask(f"{self.url}/enter/{name}")
                     self.count("requests")
-                    if status != 200:
+                    if status == 400:
+                        # Django's answer where the session of a login ended before the login did (SessionInterrupted).
+                        self.count("logged_out")
+                        session = None
+                    elif status != 200:
                         self.count("failed", f"login: {status}")
                         session = None
                     continue

@@ -15,7 +15,6 @@ use super::preflight::Finding;
 use super::profile::Profile;
 use super::progress::{Progress, Step, Stop};
 use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
-use super::throttle::Reason;
 use crate::store::survey::{Relation, Survey};
 use crate::store::vacuum::{Vacuum, VacuumOptions, Vacuumed};
 use crate::store::{Store, StoreError};
@@ -136,7 +135,8 @@ impl<'a> Upkeep<'a> {
     }
 
     async fn is_due(&mut self, name: &str, rows: u64) -> bool {
-        if rows < ROWS_MIN || self.progress.throttle.holds(Reason::Paused) {
+        // Whoever lets batches wait, a replica that lags among them, does not want this either.
+        if rows < ROWS_MIN || !self.progress.throttle.closed().is_empty() {
             return false;
         }
         if self.not_before.get(name).is_some_and(|time| Instant::now() < *time) {

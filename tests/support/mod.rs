@@ -21,12 +21,24 @@ mod salamander;
 mod services;
 pub mod storm;
 
+use reseal::store::survey::Target;
+
 pub use self::redis::{PrivateRedis, private_redis};
 pub use canary::Canary;
 pub use keys::{aes256_key, fernet_key, passphrase, random_bytes};
 pub use postgres::{Database, PrivatePostgres, PromotedCopy, postgres, private_postgres, replicated_postgres};
 pub use programs::{node, python, reseal, reseal_process, tempdir};
 pub use salamander::salamander;
+
+/// A table and its one encrypted column, as an operator points at them.
+pub fn target(table: &str, column: &str) -> Target {
+    Target {
+        table: table.to_owned(),
+        columns: vec![column.to_owned()],
+        context_columns: Vec::new(),
+        filter: None,
+    }
+}
 
 /// Says that this test did not run, and why. Where nothing may be skipped, fails instead.
 pub fn skip(why: &str) {
