@@ -94,6 +94,7 @@ settings.configure(
 django.setup()
 
 from django.contrib.auth import authenticate, login  # noqa: E402
+from django.contrib.sessions.exceptions import SessionInterrupted  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.http import HttpResponse, JsonResponse  # noqa: E402
@@ -137,6 +138,13 @@ urlpatterns = [
 ]
 
 
+INTERRUPTED = "the session ended before its login did"
+
+
+def handler400(request, exception):
+    return HttpResponse(INTERRUPTED if isinstance(exception, SessionInterrupted) else "bad request", status=400)
+
+
 def prepare(rows, users):
     from django.contrib.auth.models import User
     from django.core.management import call_command
@@ -168,7 +176,7 @@ class Load:
         self.url, self.rows = url, rows
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.result = {"requests": 0, "failed": 0, "logged_out": 0, "why": [], "sessions": []}
+        self.result = {"requests": 0, "failed": 0, "logged_out": 0, "interrupted": 0, "why": [], "sessions": []}
         self.threads = [threading.Thread(target=self.user, args=(f"user{number}", number)) for number in range(users)]
 
     def count(self, name, why=None):
@@ -184,11 +192,10 @@ class Load:
             number = turn * 7919 % self.rows + 1
             try:
                 if session is None:
-                    status, _, session = ask(f"{self.url}/enter/{name}")
+                    status, text, session = ask(f"{self.url}/enter/{name}")
                     self.count("requests")
-                    if status == 400:
-                        # Django's answer where the session of a login ended before the login did (SessionInterrupted).
-                        self.count("logged_out")
+                    if (status, text) == (400, INTERRUPTED):
+                        self.count("interrupted")
                         session = None
                     elif status != 200:
                         self.count("failed", f"login: {status}")
