@@ -74,7 +74,7 @@ pub struct RotateArgs {
     max_replica_lag: Option<Duration>,
 
     /// Vacuum the table beside the rotation (PostgreSQL): each time that one in twenty of its rows has been rewritten, so that it grows by
-    /// a few percent instead of by a third or more, and once with its indexes in the end. Makes way for whoever waits for the table.
+    /// a tenth or so instead of by a third or more, and once with its indexes in the end. Makes way for whoever waits for the table.
     /// Needs its owner
     #[arg(long)]
     vacuum: bool,

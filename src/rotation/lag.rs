@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::RotationError;
-use super::preflight::Finding;
+use super::preflight::{Finding, refused_as};
 use super::progress::{Progress, Stop};
 use super::retry::{Before, before_the_first_write};
 use super::throttle::Reason;
@@ -143,24 +143,22 @@ impl Drop for LagCollector {
 
 /// What watches the replicas of a database; refused where lag cannot be measured, or is hidden from this user. Touches nothing.
 pub(super) async fn visible(store: &dyn Store) -> Result<Box<dyn ReplicaWatch>, RotationError> {
-    let refusal =
-        |what: &str, advice: &str| RotationError::Refused(vec![Finding::refusal("replica-lag", what.to_owned(), advice)]);
-    let ask = before_the_first_write(store, Before::Answered, || async {
+    let visible = before_the_first_write(store, Before::Answered, || async {
         let mut watch = store.replicas()?;
         let forbidden = watch.forbidden().await?;
         Ok((watch, forbidden))
     });
-    match ask.await {
-        Ok((watch, None)) => Ok(watch),
-        Ok((_, Some(grant))) => Err(refusal(
-            "the server does not tell this user how far replicas are behind: --max-replica-lag could not be kept",
-            &format!("let an administrator run: {grant}; or run without --max-replica-lag"),
-        )),
-        Err(RotationError::Store {
-            cause: StoreError::Refused(why),
-            ..
-        }) => Err(refusal(&why, "run without --max-replica-lag")),
-        Err(error) => Err(error),
+    match visible
+        .await
+        .map_err(refused_as("replica-lag", "run without --max-replica-lag"))?
+    {
+        (watch, None) => Ok(watch),
+        (_, Some(grant)) => {
+            let what = "the server does not tell this user how far replicas are behind: --max-replica-lag could not be kept";
+            let advice = format!("let an administrator run: {grant}; or run without --max-replica-lag");
+            let finding = Finding::refusal("replica-lag", what.to_owned(), &advice);
+            Err(RotationError::Refused(vec![finding]))
+        }
     }
 }
 

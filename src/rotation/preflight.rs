@@ -1,6 +1,8 @@
 //! Reasons not to start, and things to know first. Facts come from the survey; here they are judged, one rule each.
 
+use super::error::RotationError;
 use super::recipe::Recipe;
+use crate::store::StoreError;
 use crate::store::survey::{Column, ColumnClass, Observation, Survey};
 
 /// What a finding means for the run.
@@ -31,6 +33,17 @@ impl Finding {
     /// A reason not to start, and what the operator can do.
     pub fn refusal(name: &str, what: String, advice: &str) -> Self {
         finding(Severity::Refuse, name, what, advice)
+    }
+}
+
+/// What a database cannot do for an option is a finding about that option.
+pub(super) fn refused_as(name: &'static str, advice: &'static str) -> impl Fn(RotationError) -> RotationError {
+    move |error| match error {
+        RotationError::Store {
+            cause: StoreError::Refused(why),
+            ..
+        } => RotationError::Refused(vec![Finding::refusal(name, why, advice)]),
+        other => other,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::RotationError;
 use super::outcome::RotationReport;
 use super::plan::Prepared;
-use super::preflight::Finding;
+use super::preflight::{Finding, refused_as};
 use super::profile::Profile;
 use super::progress::{Progress, Step, Stop};
 use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
@@ -151,7 +151,8 @@ impl<'a> Upkeep<'a> {
 
     async fn one(&mut self, name: &str, rows: u64, wear: &Wear, is_over: &(dyn Fn() -> bool + Sync)) {
         let Some(relation) = self.relation(name).cloned() else {
-            return;
+            // It was detached or dropped.
+            return wear.take(name, rows);
         };
         let again_after = match self.vacuum(&relation, false, is_over).await {
             Ok(Vacuumed::Done) => {
@@ -175,15 +176,16 @@ impl<'a> Upkeep<'a> {
         let stop = Arc::clone(&self.stop);
         self.report.finished = true;
         for relation in &relations {
-            let mut outcome = self.vacuum(relation, true, &|| stop.requested()).await;
-            for _ in 0..CONCLUDE_ATTEMPTS {
-                if stop.requested() || matches!(outcome, Ok(Vacuumed::Done)) {
-                    break;
+            let (mut attempts, mut is_done) = (0, false);
+            while !is_done && attempts < CONCLUDE_ATTEMPTS && !stop.requested() {
+                if attempts > 0 {
+                    stop.sleep(AGAIN_AFTER).await;
                 }
-                stop.sleep(AGAIN_AFTER).await;
-                outcome = self.vacuum(relation, true, &|| stop.requested()).await;
+                attempts += 1;
+                let outcome = self.vacuum(relation, true, &|| stop.requested()).await;
+                is_done = matches!(outcome, Ok(Vacuumed::Done));
             }
-            self.report.finished &= matches!(outcome, Ok(Vacuumed::Done));
+            self.report.finished &= is_done;
             Progress::add(&self.progress.ranges_done, 1);
         }
     }
@@ -227,33 +229,27 @@ impl<'a> Upkeep<'a> {
     }
 
     async fn bytes(&mut self) -> u64 {
-        let mut sum = 0;
-        for relation in self.relations.clone() {
-            match answered(self.store, ANSWERS_AN_ATTEMPT, self.vacuum.bytes(&relation)).await {
-                Ok(bytes) => sum += bytes,
-                Err(error) => tracing::debug!(%error, "the size of the table is not known"),
-            }
-        }
-        sum
+        let bytes = answered(self.store, ANSWERS_AN_ATTEMPT, self.vacuum.bytes(self.survey)).await;
+        bytes.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the size of the table is not known");
+            0
+        })
     }
 }
 
 /// What vacuums tables of this database; refused where there is nothing to vacuum, or this user may not. Changes nothing.
 pub(super) async fn permitted(store: &dyn Store, survey: &Survey) -> Result<Box<dyn Vacuum>, RotationError> {
-    let refusal = |what: String, advice: &str| RotationError::Refused(vec![Finding::refusal("vacuum", what, advice)]);
-    let ask = before_the_first_write(store, Before::Answered, || async {
+    let permitted = before_the_first_write(store, Before::Answered, || async {
         let mut vacuum = store.vacuum()?;
         let forbidden = vacuum.forbidden(survey).await?;
         Ok((vacuum, forbidden))
     });
-    match ask.await {
-        Ok((vacuum, None)) => Ok(vacuum),
-        Ok((_, Some(why))) => Err(refusal(why, "connect as its owner, or run without --vacuum")),
-        Err(RotationError::Store {
-            cause: StoreError::Refused(why),
-            ..
-        }) => Err(refusal(why, "run without --vacuum")),
-        Err(error) => Err(error),
+    match permitted.await.map_err(refused_as("vacuum", "run without --vacuum"))? {
+        (vacuum, None) => Ok(vacuum),
+        (_, Some(why)) => {
+            let finding = Finding::refusal("vacuum", why, "connect as its owner, or run without --vacuum");
+            Err(RotationError::Refused(vec![finding]))
+        }
     }
 }
 
@@ -265,5 +261,5 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Whoever was made way for, or held the table, gets so much time.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const AGAIN_AFTER_ERROR: Duration = Duration::from_secs(10);
-/// In the end so many more times.
-const CONCLUDE_ATTEMPTS: u32 = 5;
+/// In the end, so many times.
+const CONCLUDE_ATTEMPTS: u32 = 6;

@@ -35,8 +35,8 @@ pub trait Vacuum: Send {
     /// Why this user may not vacuum the table; `None` when it may.
     async fn forbidden(&mut self, survey: &Survey) -> Result<Option<String>, StoreError>;
 
-    /// Bytes of a physical table, without its indexes; 0 when it is gone.
-    async fn bytes(&mut self, relation: &Relation) -> Result<u64, StoreError>;
+    /// Bytes of the table, of all its partitions, without its indexes; 0 when it is gone.
+    async fn bytes(&mut self, survey: &Survey) -> Result<u64, StoreError>;
 
     /// Frees what nobody can see any more in one physical table. Waits for nobody, and ends when somebody waits for it or when `is_over`
     /// says so; both are looked at every [`LOOK_EVERY`]. After an error the next call connects again. Dropped meanwhile, it ends at the

@@ -175,10 +175,10 @@ impl Vacuum for PostgresVacuum {
         Ok(table.map(|table| format!("only the owner of {} may vacuum it", table.escape_debug())))
     }
 
-    async fn bytes(&mut self, relation: &Relation) -> Result<u64, StoreError> {
+    async fn bytes(&mut self, survey: &Survey) -> Result<u64, StoreError> {
         let mut connections = self.connected().await?;
-        let bytes: i64 = sqlx::query_scalar("SELECT coalesce(pg_table_size($1::int8::oid), 0)")
-            .bind(i64::from(relation.oid))
+        let bytes: i64 = sqlx::query_scalar(BYTES)
+            .bind(i64::from(survey.table_id))
             .fetch_one(&mut connections.watching)
             .await
             .map_err(store_error)?;
@@ -217,6 +217,10 @@ const SIGHT: &str = "
                     WHERE held.pid = $1 AND held.granted AND held.mode = 'ShareUpdateExclusiveLock'
                       AND wanted.locktype = 'relation' AND NOT wanted.granted AND wanted.pid <> $1),
            EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active')";
+
+const BYTES: &str = "
+    SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
+     WHERE c.oid = $1::int8::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::int8::oid::regclass))";
 
 /// As the server decides it: the owner of the table or of the database, or whoever was granted it (17 and later).
 const FORBIDDEN: &str = "
