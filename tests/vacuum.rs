@@ -8,6 +8,7 @@ mod support;
 #[path = "bad_input/desk.rs"]
 mod desk;
 
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use reseal::store::Store as _;
 use reseal::store::postgres::PostgresStore;
 use reseal::store::survey::Survey;
 use reseal::store::vacuum::{VacuumOptions, Vacuumed};
+use rustix::process::{Pid, Signal, kill_process};
 use support::rotation::{SLOWLY_ALONE, wait_until};
 
 const ROWS: i64 = 6_000;
@@ -40,13 +42,28 @@ fn filled(desk: &Desk) -> Pair {
     pair
 }
 
+/// VACUUM goes over this database a block every few milliseconds.
+const SLOW: &str = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET vacuum_cost_limit = 1', current_database()); END $$";
+
+fn start(desk: &Desk, pair: &Pair, more: &[&str]) -> Child {
+    let arguments = desk::on_t("rotate", pair.format, more);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut command = desk.process(&arguments, &[("OLD", &pair.old_text), ("NEW", &pair.new_text)]);
+    command.arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn ended(running: Child) -> desk::Run {
+    desk::Run::of(&running.wait_with_output().unwrap())
+}
+
 /// Each block takes VACUUM some milliseconds, and there are thousands.
 fn slow_to_vacuum(desk: &Desk) {
     desk.execute(
         "CREATE TABLE t (id int8 PRIMARY KEY, c bytea) WITH (fillfactor = 10, autovacuum_enabled = off);
-         INSERT INTO t SELECT i, convert_to(repeat('x', 400), 'UTF8') FROM generate_series(1, 8000) i;
-         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET vacuum_cost_limit = 1', current_database()); END $$",
+         INSERT INTO t SELECT i, convert_to(repeat('x', 400), 'UTF8') FROM generate_series(1, 8000) i",
     );
+    desk.execute(SLOW);
 }
 
 async fn surveyed(desk: &Desk) -> (PostgresStore, Survey) {
@@ -185,16 +202,8 @@ async fn heavy_it_ends_on_the_callers_word_and_does_not_outlive_the_caller() {
 fn heavy_a_rotation_goes_on_where_vacuum_fails() {
     let Some(desk) = Desk::postgres() else { return };
     let pair = filled(&desk);
-    desk.execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET vacuum_cost_limit = 1', current_database()); END $$");
-    let arguments = desk::on_t("rotate", pair.format, &[&["--vacuum"], SLOWLY_ALONE].concat());
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut command = desk.process(&arguments, &[("OLD", &pair.old_text), ("NEW", &pair.new_text)]);
-    let running = command
-        .arg("--json")
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    desk.execute(SLOW);
+    let running = start(&desk, &pair, &[&["--vacuum"], SLOWLY_ALONE].concat());
     let mut killed = 0;
     wait_until("one was ended from outside", || {
         killed += desk
@@ -205,11 +214,68 @@ fn heavy_a_rotation_goes_on_where_vacuum_fails() {
             .len();
         killed > 0
     });
-    let run = desk::Run::of(&running.wait_with_output().unwrap());
+    let run = ended(running);
     let told = &run.expect(0).json["vacuum"];
     assert!(told["failed"].is_string(), "{told}");
     assert_eq!(run.json["verified"], true);
     assert_eq!(told["finished"], true, "the last one went well");
+}
+
+#[test]
+fn heavy_ctrl_c_ends_the_last_vacuum_and_what_is_verified_stays_so() {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = filled(&desk);
+    desk.execute("ALTER TABLE t ADD filler text; UPDATE t SET filler = repeat('x', 2000)");
+    desk.execute(SLOW);
+    let running = start(&desk, &pair, &["--vacuum", "--profile", "gentle", "--batch-rows", "100"]);
+    wait_until("the last one is under way", || {
+        let last = "SELECT pid::text FROM pg_stat_activity
+                     WHERE datname = current_database() AND state = 'active' AND query LIKE 'VACUUM (INDEX_CLEANUP auto%'";
+        !desk.texts(last).is_empty()
+    });
+    kill_process(Pid::from_child(&running), Signal::INT).unwrap();
+    let run = ended(running);
+    assert_eq!(run.expect(0).json["verified"], true);
+    assert_eq!(run.json["vacuum"]["finished"], false, "{}", run.stdout);
+    assert_eq!(vacuums_under_way(&desk), 0);
+    assert!(desk.on_t("verify", &pair, &[]).expect(0).json["verified"] == true);
+}
+
+#[test]
+fn heavy_where_batches_wait_nothing_is_vacuumed() {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = filled(&desk);
+    let Place::Postgres(database) = &desk.place else {
+        panic!("a PostgreSQL desk")
+    };
+    // Nothing can be vacuumed yet, so that it is due all along.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let held = runtime.block_on(async {
+        let mut transaction = database.pool(1).begin().await.unwrap();
+        let lock = sqlx::query("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE");
+        lock.execute(&mut *transaction).await.unwrap();
+        transaction
+    });
+    let slowly = ["--vacuum", "--profile", "gentle", "--batch-rows", "5", "--workers", "1"];
+    let running = start(&desk, &pair, &slowly);
+    wait_until("it is due", || {
+        desk.texts("SELECT (to_regclass('reseal.range') IS NOT NULL)::text") == ["true"]
+            && database.count("SELECT coalesce(sum(rows_reencrypted), 0) FROM reseal.range") > 600
+    });
+    desk.run(&["pause"], &[]).expect(0);
+    wait_until("it waits", || {
+        desk.run(&["status"], &[]).json["runs"][0]["waits_for"][0].is_string()
+    });
+    runtime.block_on(held.rollback()).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let vacuumed = || database.count("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't'");
+    assert_eq!(vacuumed(), 0);
+    desk.run(&["resume"], &[]).expect(0);
+    let run = ended(running);
+    let told = &run.expect(0).json["vacuum"];
+    assert!(told["made_way"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!(told["finished"], true, "{told}");
+    wait_until("the server has counted it", || vacuumed() > 0);
 }
 
 #[test]

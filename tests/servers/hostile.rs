@@ -68,6 +68,18 @@ fn what_no_sound_server_answers_ends_the_run_and_takes_no_memory() {
 }
 
 #[test]
+fn a_server_whose_clock_is_set_makes_nobody_rest_for_hours() {
+    let Some(home) = Home::postgres() else { return };
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(60, &old);
+    let liar = Liar::before(home.url(), Lie::Clock);
+    let mut rotation = Rotation::new(&home, &old, &new);
+    rotation.url = Some(liar.url(home.url()));
+    rotation.complete(&["--profile", "gentle"]);
+    assert!(liar.lies() > 0);
+}
+
+#[test]
 fn two_rows_of_one_key_are_found_wherever_a_page_ends() {
     // The first row of a page, the last, and one in between; pages have 20 rows.
     for twin in [1, 20, 21, 40, 55] {

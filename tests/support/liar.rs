@@ -16,6 +16,8 @@ pub enum Lie {
     Oversize,
     /// More rows written than there were in the batch.
     Counts,
+    /// A swap took an hour: somebody has set its clock.
+    Clock,
 }
 
 /// The proxy; it ends with the value.
@@ -91,6 +93,11 @@ async fn serve(client: TcpStream, upstream: String, lie: Lie, told: Arc<AtomicU3
             }
             (Lie::Counts, Some(mut row)) if is_of_a_swap(&row) => {
                 row[0] = Some(1_000_000_i64.to_be_bytes().to_vec());
+                told.fetch_add(1, Ordering::Relaxed);
+                hears.write_all(&data_row(&row)).await?;
+            }
+            (Lie::Clock, Some(mut row)) if is_of_a_swap(&row) => {
+                row[3] = Some(3_600_000_000_i64.to_be_bytes().to_vec());
                 told.fetch_add(1, Ordering::Relaxed);
                 hears.write_all(&data_row(&row)).await?;
             }
