@@ -12,7 +12,7 @@ use reseal::store::Store;
 use serde_json::Value;
 use support::faulty::{Faulty, Order, What, When};
 use support::people::{Column, FernetKey, GAP, Home, Live, Person, Stored};
-use support::rotation::{Finished, Rotation, wait_until};
+use support::rotation::{Finished, Rotation, SLOWLY, wait_until};
 
 fn homes() -> Vec<Home> {
     [Some(Home::sqlite("wal")), Home::postgres()].into_iter().flatten().collect()
@@ -76,6 +76,32 @@ fn heavy_a_writer_that_still_uses_the_old_key_is_reported() {
         let third = rotation.complete(&[]);
         assert_eq!(third.document["late_values"], second.document["late_values"]);
         assert_eq!(third.count("values_reencrypted"), 0);
+    }
+}
+
+#[test]
+fn heavy_what_an_application_writes_behind_the_ranges_is_found_by_the_first_sweep() {
+    for home in homes() {
+        let (old, new) = (FernetKey::generate(), FernetKey::generate());
+        home.fill(2_000, &old);
+        let rotation = Rotation::new(&home, &old, &new);
+        let mut running = rotation.start_and_get_going(SLOWLY);
+        let mut live = home.connect();
+        wait_until("the first rows are behind it", || {
+            old.open(&stored(&mut live, GAP).email).is_none()
+        });
+        live.replace(GAP, Column::Email, Some(&old.seal("stale")));
+        assert!(live.touch(2 * GAP), "another column of a row that was re-encrypted");
+        assert!(running.is_running(), "it was over too soon to prove anything");
+        let done = running.wait();
+        done.assert_verified();
+        assert_eq!(new.open(&stored(&mut live, GAP).email).unwrap(), "stale");
+        assert_eq!(
+            done.count("sweeps"),
+            3,
+            "one that found it, and two that found nothing: {}",
+            done.text()
+        );
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Buffers {
     waves: Waves,
     /// What the transactions of the present page have committed.
     committed: Written,
+    /// Which they were, where rows bear them and each row was recognised by its version.
+    transactions: Vec<u64>,
     rewriters: Rewriters,
     rewriter: Option<Box<dyn Rewriter>>,
     /// The rewriter that seals, while one that withholds has its place.
@@ -42,6 +44,7 @@ impl Buffers {
             swaps: Swaps::new(session.shape().values),
             waves: Waves::default(),
             committed: Written::default(),
+            transactions: Vec::new(),
             rewriter: Some(rewriters.sealing()?),
             rewriters,
             resting: None,
@@ -155,6 +158,7 @@ pub async fn run(
     let mut limits = shared.limits();
     limits.rows = limits.rows.min(place.rows_max);
     buffers.committed = Written::default();
+    buffers.transactions.clear();
     let in_place = matches!(session.writer(), Writer::InPlace(_));
     let outcome = if in_place {
         run_in_place(session, buffers, place, limits).await
@@ -164,6 +168,9 @@ pub async fn run(
     if outcome.is_err() {
         // Perhaps another server answers next, whose history is another one.
         buffers.ahead.forget();
+    }
+    if let Some(fence) = place.fence {
+        shared.own.add(fence.range, &buffers.transactions);
     }
     let withheld = buffers.resume();
     let progress = &shared.progress;
@@ -236,6 +243,10 @@ async fn run_set(
                 follow,
             };
             buffers.committed += writer.swap_and_advance(&batch, place.witness).await?;
+            // By its old value a row is recognised whatever a column holds that was not due.
+            if place.step.moves() && place.witness != Witness::OldValue {
+                buffers.transactions.extend(writer.transaction());
+            }
             // What the network takes burdens nobody. A server's clock may jump.
             let elapsed = writing.elapsed();
             let took = writer.took().map_or(elapsed, |took| took.min(elapsed));

@@ -24,6 +24,7 @@ mod lag;
 mod late;
 mod outcome;
 mod overseer;
+mod own;
 mod pace;
 mod passes;
 mod phases;

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::value::Key;
-use crate::store::{PageEnd, Session};
+use crate::store::{PageEnd, Session, Sieve};
 
 /// Re-encrypts ranges from their cursors on.
 pub struct ReEncrypt {
@@ -53,8 +53,8 @@ pub struct SweepPiece {
     pub interval: Interval,
     /// Ownership of a range of the same relation; `None` with `--no-state`.
     pub fence: Option<Fence>,
-    /// Where in the database's history a clean sweep began: what was not written since need not be looked at again.
-    pub since: Option<u64>,
+    /// What need be looked at; `None` for everything.
+    pub sieve: Option<Sieve>,
 }
 
 /// Reads everything that may be due and rewrites what is. Reading alone writes nothing.
@@ -89,7 +89,7 @@ impl Labour for Sweep {
 
 impl Sweep {
     async fn sweep(&mut self, session: &mut dyn Session, piece: &SweepPiece) -> Result<(), RotationError> {
-        let (mut cursor, mut since): (Option<Key>, _) = (None, piece.since);
+        let (mut cursor, mut sieve): (Option<Key>, _) = (None, piece.sieve.clone());
         loop {
             let due_before = self.counter.census.due;
             let begun = Instant::now();
@@ -97,7 +97,7 @@ impl Sweep {
                 &self.work,
                 session,
                 (&piece.interval, cursor.as_ref()),
-                &mut since,
+                &mut sieve,
                 &mut self.page,
             )
             .await?;
@@ -191,13 +191,13 @@ fn sample(begun: Instant, page: &Page) -> Sample {
     }
 }
 
-/// Reads one page, patiently: of everything, or of what was written `since`. Where a server cannot find that (in one statement, between
+/// Reads one page, patiently: of everything, or of what passes a sieve. Where a server cannot find that (in one statement, between
 /// its limits), everything is read from there on. Reading twice harms nobody.
 async fn read(
     work: &RangeWork,
     session: &mut dyn Session,
     (interval, cursor): (&Interval, Option<&Key>),
-    since: &mut Option<u64>,
+    sieve: &mut Option<Sieve>,
     page: &mut Page,
 ) -> Result<PageEnd, RotationError> {
     let mut patience = Patience::new(work.away_max);
@@ -208,8 +208,11 @@ async fn read(
         }
         let mut limits = work.shared.reading_limits();
         limits.rows = limits.rows.max(READ_ROWS_MIN);
-        let read = match *since {
-            Some(position) => session.page_since(position, interval, cursor, limits, page).await,
+        if matches!(sieve, Some(Sieve::Except(_))) && work.shared.own.is_doubtful() {
+            *sieve = None;
+        }
+        let read = match sieve {
+            Some(sieve) => session.page_sifted(sieve, interval, cursor, limits, page).await,
             None => session.page(interval, cursor, limits, page).await,
         };
         match read {
@@ -218,8 +221,8 @@ async fn read(
                 page.clear();
                 return Ok(PageEnd::End);
             }
-            Err(error) if !error.wants_reconnect() && since.take().is_some() => {
-                tracing::debug!(%error, "what was written since is not told, everything is read");
+            Err(error) if !error.wants_reconnect() && sieve.take().is_some() => {
+                tracing::debug!(%error, "rows are not sifted by who wrote them, everything is read");
             }
             Err(error) => {
                 work.recover(session, &mut patience, error).await?;

@@ -278,6 +278,7 @@ impl RangeWork {
                 }
                 Remedy::Reconnect { wait } => {
                     tracing::warn!(error = %last, "connection lost, connecting again");
+                    self.shared.own.doubt();
                     self.pause(wait).await?;
                     match answered(&*self.store, ANSWERS_AN_ATTEMPT, session.reconnect()).await {
                         Ok(()) => return Ok(None),

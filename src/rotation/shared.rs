@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::error::RotationError;
 use super::isolate::Withheld;
 use super::late::{LateLog, LeftBehind};
+use super::own::OwnWrites;
 use super::pace::{BatchController, Sample};
 use super::progress::{Progress, Stop};
 use super::rewriter::RefusalSlot;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub late: Arc<LateLog>,
     /// Rows that were rewritten since their table was vacuumed.
     pub wear: Arc<Wear>,
+    /// The transactions that re-encrypted its ranges.
+    pub own: Arc<OwnWrites>,
 }
 
 impl Shared {

@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use control::{Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
 use ledger::{Dialect, Field, Row};
-pub use moment::Moment;
+pub use moment::{Moment, Sieve};
 use page::{Page, Shape};
 use survey::{Survey, Target};
 use value::Key;
@@ -205,11 +205,11 @@ pub trait Session: Send {
         page: &mut Page,
     ) -> Result<PageEnd, StoreError>;
 
-    /// The same, of the rows that were written at `position` or after it (see [`Store::moment`]). The others are passed over inside the
-    /// database: where the interval is large, that takes one statement for all of them.
-    async fn page_since(
+    /// The same, of the rows that pass `sieve`. The others are passed over inside the database: where the interval is large, that takes
+    /// one statement for all of them.
+    async fn page_sifted(
         &mut self,
-        _position: u64,
+        _sieve: &Sieve,
         _interval: &Interval,
         _cursor: Option<&Key>,
         _limits: PageLimits,

@@ -1,6 +1,8 @@
 //! A moment in the life of a database, to ask later what was written since: most of a table that was just read has not changed, and need
 //! not be read again to be known.
 
+use std::sync::Arc;
+
 /// A moment, as the database names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
@@ -26,6 +28,15 @@ impl Moment {
 
 /// Rows bear 32 bits of their position, which are compared as on a circle. Half of what can be told is left for the time that reading takes.
 const POSITIONS_MAX: u64 = 1 << 30;
+
+/// Which rows are of interest, by when and by whom they were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sieve {
+    /// Those written at this position ([`Moment::position`]) or after it.
+    Since(u64),
+    /// Those that none of these transactions wrote ([`SetWriter::transaction`](super::SetWriter::transaction), the lower halves).
+    Except(Arc<[u32]>),
+}
 
 #[cfg(test)]
 mod tests {

@@ -63,6 +63,11 @@ pub trait SetWriter: Send {
         None
     }
 
+    /// Which transaction the last swap was, where each row bears the one that wrote it.
+    fn transaction(&self) -> Option<u64> {
+        None
+    }
+
     /// How the swaps of a page are best written: in one transaction, or in several of which one makes room for the next.
     fn arrange(&mut self, _page: &Page, swaps: &Swaps, waves: &mut Waves) {
         waves.whole(swaps);

@@ -1,13 +1,15 @@
-//! What was written since a moment, on PostgreSQL.
+//! What was written since a moment and by whom, on PostgreSQL.
+
+use std::sync::Arc;
 
 use reseal::store::control::Interval;
 use reseal::store::page::Page;
-use reseal::store::{Moment, PageEnd, Session, Store};
+use reseal::store::{Moment, PageEnd, Session, Sieve, Store, Writer};
 use sqlx::AssertSqlSafe;
 
 use crate::stores::fixture::{Fixture, target};
 use crate::stores::postgres::PostgresFixture;
-use crate::stores::toy::{rows, session};
+use crate::stores::toy::{batch, rows, session, whole};
 use crate::support;
 
 async fn now(store: &dyn Store) -> Moment {
@@ -20,17 +22,17 @@ async fn written_since(store: &dyn Store, moment: &Moment) -> Vec<String> {
     let (survey, mut session) = session(store, &target("t", &["c"], &[])).await;
     let mut found = Vec::new();
     for interval in store.intervals(&survey, 3, false).await.unwrap() {
-        found.extend(values(&mut *session, &interval, moment.position).await);
+        found.extend(values(&mut *session, &interval, &Sieve::Since(moment.position)).await);
     }
     found
 }
 
-async fn values(session: &mut dyn Session, interval: &Interval, position: u64) -> Vec<String> {
+async fn values(session: &mut dyn Session, interval: &Interval, sieve: &Sieve) -> Vec<String> {
     let (mut found, mut cursor) = (Vec::new(), None);
     let mut page = Page::to_look_at(session.shape());
     loop {
         let end = session
-            .page_since(position, interval, cursor.as_ref(), rows(2), &mut page)
+            .page_sifted(sieve, interval, cursor.as_ref(), rows(2), &mut page)
             .await
             .unwrap();
         found.extend((0..page.len()).map(|row| String::from_utf8(page.value(row, 0).bytes.to_vec()).unwrap()));
@@ -104,4 +106,70 @@ async fn a_partition_that_joins_was_not_there_at_the_moment() {
     assert!(!before.reaches(&after));
     fixture.execute("ALTER TABLE t DETACH PARTITION high").await;
     assert!(before.reaches(&now(&*store).await));
+}
+
+fn transaction(session: &mut dyn Session) -> Option<u64> {
+    match session.writer() {
+        Writer::Set(writer) => writer.transaction(),
+        Writer::InPlace(_) => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_batches_have_written_and_nobody_since_is_passed_over() {
+    let Some(fixture) = PostgresFixture::create().await else {
+        return;
+    };
+    fixture
+        .execute("CREATE TABLE t (id int8 PRIMARY KEY, c text, other int8); INSERT INTO t SELECT n, 'o:' || n, 0 FROM generate_series(1, 9) n; UPDATE t SET c = 'n:there before' WHERE id = 2")
+        .await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (all, mut own) = (whole(&survey), Vec::new());
+    let mut cursor = None;
+    for _ in ["rows 1 to 3", "rows 4 to 6"] {
+        let batch = batch(&mut *session, &all, cursor.as_ref(), rows(3), None, false)
+            .await
+            .unwrap();
+        own.push(transaction(&mut *session).unwrap() as u32);
+        cursor = batch.cursor;
+    }
+    let left = ["n:there before", "o:7", "o:8", "o:9"];
+    assert_eq!(values(&mut *session, &all, &Sieve::Except(own.as_slice().into())).await, left);
+    assert_eq!(values(&mut *session, &all, &Sieve::Except(Arc::default())).await.len(), 9);
+    fixture
+        .execute(
+            "UPDATE t SET c = 'o:late' WHERE id = 1; UPDATE t SET other = 1 WHERE id = 4; INSERT INTO t VALUES (0, 'o:new', 0)",
+        )
+        .await;
+    fixture.execute("VACUUM FULL t").await;
+    let others = ["o:new", "o:late", "n:there before", "n:4", "o:7", "o:8", "o:9"];
+    assert_eq!(
+        values(&mut *session, &all, &Sieve::Except(own.as_slice().into())).await,
+        others
+    );
+    // Beside some thousands that are not met, too.
+    own.extend(4_000_000_000..4_000_005_000);
+    assert_eq!(values(&mut *session, &all, &Sieve::Except(own.into())).await, others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_trigger_has_had_in_its_hands_was_not_written_by_a_batch_alone() {
+    let Some(fixture) = PostgresFixture::create().await else {
+        return;
+    };
+    fixture
+        .execute(
+            "CREATE TABLE t (id int8 PRIMARY KEY, c text, other int8); INSERT INTO t VALUES (1, 'o:1', 0);
+                  CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.c := ''o:again''; RETURN NEW; END';
+                  CREATE TRIGGER changes BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION change()",
+        )
+        .await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let done = batch(&mut *session, &whole(&survey), None, rows(3), None, false)
+        .await
+        .unwrap();
+    assert_eq!(done.written.rows, 1);
+    assert_eq!(transaction(&mut *session), None);
 }

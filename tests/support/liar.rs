@@ -148,9 +148,9 @@ fn is_of_people(row: &Cells) -> bool {
     row.len() == 7 && row[0].as_ref().is_some_and(|ctid| ctid.len() == 6)
 }
 
-/// Rows, values, whether the range moved, and the microseconds that it took.
+/// Rows, values, whether the range moved, the microseconds that it took, and its transaction.
 fn is_of_a_swap(row: &Cells) -> bool {
-    row.len() == 4 && row.iter().all(|cell| cell.as_ref().is_some_and(|number| number.len() == 8))
+    row.len() == 5 && row.iter().all(|cell| cell.as_ref().is_some_and(|number| number.len() == 8))
 }
 
 fn host_of(url: &str) -> &str {

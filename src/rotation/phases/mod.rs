@@ -77,6 +77,7 @@ impl<'a> Run<'a> {
                 left_behind: Arc::default(),
                 late: Arc::default(),
                 wear: Arc::default(),
+                own: Arc::default(),
             },
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,
@@ -151,6 +152,8 @@ impl<'a> Run<'a> {
             if !more || sweeps >= SWEEPS_MAX {
                 break (census, proof);
             }
+            // Whatever it was that the sweeps have passed over, from here on they read it.
+            self.workshop.shared().own.doubt();
         };
         let clean = census.is_clean() && proof != Some(Proof::Refuted);
         if clean {

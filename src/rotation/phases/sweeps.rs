@@ -1,5 +1,6 @@
-//! Sweeps, until two in a row are clean. Where the database tells what was written since the first of them began, the second looks at
-//! that alone: whatever was not written since is as it was then. The verification reads everything all the same.
+//! Sweeps, until two in a row are clean. Where the database tells who wrote a row, the first passes over what this run has just written;
+//! and where it tells what was written since the first began, the second looks at that alone: whatever was not written since is as it
+//! was then. The verification reads everything all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use super::super::late::LateWatch;
 use super::super::passes::{Sweep, SweepPiece};
 use super::super::progress::Step;
 use super::{Run, SWEEPS_MAX};
-use crate::store::Moment;
-use crate::store::control::{Counters, Fence};
+use crate::store::control::{Counters, Fence, Interval, Plan, Range};
 use crate::store::page::Page;
+use crate::store::{Moment, Sieve};
 
 impl Run<'_> {
     /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
@@ -23,8 +24,7 @@ impl Run<'_> {
         let mut clean_since: Option<Moment> = None;
         while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
             let now = self.moment().await?;
-            let since = clean_since.filter(|since| now.as_ref().is_some_and(|now| since.reaches(now)));
-            let (census, written) = self.sweep(since.as_ref()).await?;
+            let (census, written) = self.sweep(now.as_ref(), clean_since.as_ref()).await?;
             counters += written;
             sweeps += 1;
             clean = if census.due == 0 { clean + 1 } else { 0 };
@@ -33,43 +33,8 @@ impl Run<'_> {
         Ok((counters, sweeps))
     }
 
-    /// Looks at everything, or, knowing that nothing was due in a sweep that began at `since`, at what was written from then on.
-    async fn sweep(&self, since: Option<&Moment>) -> Result<(Census, Counters), RotationError> {
-        let mut fences: BTreeMap<String, Fence> = BTreeMap::new();
-        if let Some(plan) = &self.plan {
-            // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
-            if let Some(more) = self.ranges_of_new_relations().await? {
-                self.re_encrypt(more).await?;
-            }
-            let ranges = self.patiently("sweep", || self.planned_ranges(plan)).await?;
-            for range in ranges {
-                let fence = Fence {
-                    plan: plan.identity.id.clone(),
-                    range: range.id,
-                    epoch: range.epoch,
-                };
-                fences.insert(range.interval.relation, fence);
-            }
-        }
-        let pieces: Vec<SweepPiece> = self
-            .intervals(false)
-            .await?
-            .into_iter()
-            .filter_map(|interval| {
-                let fence = fences.get(&interval.relation);
-                // Attached within this very moment: the next sweep has its range.
-                if self.plan.is_some() && fence.is_none() {
-                    return None;
-                }
-                Some(SweepPiece {
-                    fence: fence.cloned(),
-                    since: since
-                        .filter(|since| since.has(&interval.relation))
-                        .map(|since| since.position),
-                    interval,
-                })
-            })
-            .collect();
+    async fn sweep(&self, now: Option<&Moment>, clean_since: Option<&Moment>) -> Result<(Census, Counters), RotationError> {
+        let pieces = self.pieces_to_sweep(now, clean_since).await?;
         self.begin(Step::Sweep, pieces.len());
         let mut workshop = self.workshop.clone();
         workshop.work.step = "sweep";
@@ -105,6 +70,61 @@ impl Run<'_> {
         Ok((census, counters))
     }
 
+    /// Everything that this run has not written itself, or, where nothing was due in a sweep that began at `clean_since`, what was written
+    /// from then on.
+    async fn pieces_to_sweep(
+        &self,
+        now: Option<&Moment>,
+        clean_since: Option<&Moment>,
+    ) -> Result<Vec<SweepPiece>, RotationError> {
+        let since = clean_since.filter(|since| now.is_some_and(|now| since.reaches(now)));
+        let written_since = |interval: &Interval| {
+            let since = since.filter(|since| since.has(&interval.relation));
+            since.map(|since| Sieve::Since(since.position))
+        };
+        let Some(plan) = &self.plan else {
+            let intervals = self.intervals(false).await?.into_iter();
+            let piece = |interval: Interval| SweepPiece {
+                fence: None,
+                sieve: written_since(&interval),
+                interval,
+            };
+            return Ok(intervals.map(piece).collect());
+        };
+        // A partition attached since has no range to fence its rows: it gets one, and is re-encrypted by it.
+        if let Some(more) = self.ranges_of_new_relations().await? {
+            self.re_encrypt(more).await?;
+        }
+        let mut ranges = self.patiently("sweep", || self.planned_ranges(plan)).await?;
+        let own = match (now, since) {
+            (Some(now), None) => self.workshop.shared().own.by_range(now.position),
+            _ => BTreeMap::new(),
+        };
+        if !own.is_empty() {
+            open_outwards(&mut ranges);
+            let piece = |range: Range| SweepPiece {
+                fence: Some(fence(plan, &range)),
+                sieve: own.get(&range.id).map(|own| Sieve::Except(Arc::clone(own))),
+                interval: range.interval,
+            };
+            return Ok(ranges.into_iter().map(piece).collect());
+        }
+        let fences: BTreeMap<String, Fence> = ranges
+            .into_iter()
+            .map(|range| (range.interval.relation.clone(), fence(plan, &range)))
+            .collect();
+        let piece = |interval: Interval| {
+            // Attached within this very moment: the next sweep has its range.
+            let fence = fences.get(&interval.relation)?.clone();
+            Some(SweepPiece {
+                fence: Some(fence),
+                sieve: written_since(&interval),
+                interval,
+            })
+        };
+        Ok(self.intervals(false).await?.into_iter().filter_map(piece).collect())
+    }
+
     /// Now, where this database tells what is written later.
     async fn moment(&self) -> Result<Option<Moment>, RotationError> {
         self.patiently("sweep", || self.store.moment(&self.prepared.survey)).await
@@ -113,3 +133,24 @@ impl Run<'_> {
 
 /// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
 const CLEAN_SWEEPS: u32 = 2;
+
+fn fence(plan: &Plan, range: &Range) -> Fence {
+    Fence {
+        plan: plan.identity.id.clone(),
+        range: range.id,
+        epoch: range.epoch,
+    }
+}
+
+/// Lets the first range of each relation begin, and the last one end, where the relation does: what has come there since is swept, too.
+fn open_outwards(ranges: &mut [Range]) {
+    ranges.sort_by(|one, other| (&one.interval.relation, one.id).cmp(&(&other.interval.relation, other.id)));
+    for of_one in ranges.chunk_by_mut(|one, next| one.interval.relation == next.interval.relation) {
+        if let Some(first) = of_one.first_mut() {
+            first.interval.after = None;
+        }
+        if let Some(last) = of_one.last_mut() {
+            last.interval.upto = None;
+        }
+    }
+}

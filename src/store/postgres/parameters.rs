@@ -168,6 +168,14 @@ pub fn swap(
     Ok(arguments)
 }
 
+/// The list of transactions that a page has no rows of.
+pub fn transactions(list: &[u32]) -> impl sqlx::Encode<'_, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> {
+    array(oid::XID_ARRAY, oid::XID, list.len(), |i, out| {
+        out.extend_from_slice(&list[i].to_be_bytes());
+        true
+    })
+}
+
 /// What the cells of a context column are.
 pub fn context_class(column: &Column) -> ColumnClass {
     match statements::context_type(column) {

@@ -15,7 +15,7 @@ use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::identity::Met;
 use super::parameters::{self, add, context_class};
-use super::statements::{self, Bounds, Parts};
+use super::statements::{self, Bounds, Parts, Sifted};
 use super::tidy::{self, Tidy};
 use super::wide::{self, Width};
 use super::{late, types};
@@ -24,7 +24,7 @@ use crate::store::page::{Page, RowVersion, Shape, Swaps};
 use crate::store::survey::{Observation, Survey};
 use crate::store::value::{Cell, Key, Kind};
 use crate::store::waves::Waves;
-use crate::store::{Follow, PageEnd, PageLimits, Session, SetBatch, SetWriter, StoreError, Witness, Writer, Written};
+use crate::store::{Follow, PageEnd, PageLimits, Session, SetBatch, SetWriter, Sieve, StoreError, Witness, Writer, Written};
 
 /// A connection of one worker.
 pub struct PostgresSession {
@@ -37,10 +37,11 @@ pub struct PostgresSession {
     texts: HashMap<StatementKey, Arc<str>>,
     tidy: Tidy,
     took: Option<Duration>,
+    transaction: Option<u64>,
 }
 
-/// What a page is read of: the rest of an interval behind the cursor, all of it or what was written since a transaction.
-type Part<'a> = (&'a Interval, Option<&'a Key>, Option<u64>);
+/// What a page is read of: the rest of an interval behind the cursor, all of it or what passes a sieve.
+type Part<'a> = (&'a Interval, Option<&'a Key>, Option<&'a Sieve>);
 
 #[derive(PartialEq, Eq, Hash)]
 enum StatementKey {
@@ -72,6 +73,7 @@ impl PostgresSession {
             texts: HashMap::new(),
             tidy: Tidy::default(),
             took: None,
+            transaction: None,
         })
     }
 
@@ -107,15 +109,15 @@ impl Session for PostgresSession {
         self.page_of((interval, cursor, None), limits, page).await
     }
 
-    async fn page_since(
+    async fn page_sifted(
         &mut self,
-        position: u64,
+        sieve: &Sieve,
         interval: &Interval,
         cursor: Option<&Key>,
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
-        self.page_of((interval, cursor, Some(position)), limits, page).await
+        self.page_of((interval, cursor, Some(sieve)), limits, page).await
     }
 
     fn writer(&mut self) -> Writer<'_> {
@@ -146,7 +148,7 @@ impl PostgresSession {
 
     async fn read_page(
         &mut self,
-        (interval, cursor, since): Part<'_>,
+        (interval, cursor, sieve): Part<'_>,
         limits: PageLimits,
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
@@ -156,7 +158,10 @@ impl PostgresSession {
         let bounds = Bounds {
             lower: lower.is_some(),
             upper: upper.is_some(),
-            since: since.is_some(),
+            sifted: sieve.map(|sieve| match sieve {
+                Sieve::Since(_) => Sifted::Since,
+                Sieve::Except(_) => Sifted::Except,
+            }),
         };
         let (versions, wide) = (page.is_for_swaps(), self.width.is_wide());
         let key = StatementKey::Page {
@@ -165,8 +170,8 @@ impl PostgresSession {
             versions,
             wide,
         };
-        let bound_parts =
-            (usize::from(bounds.lower) + usize::from(bounds.upper)) * self.survey.key.len() + usize::from(bounds.since);
+        let bound_parts = (usize::from(bounds.lower) + usize::from(bounds.upper)) * self.survey.key.len()
+            + usize::from(bounds.sifted.is_some());
         let text = self.text(key, |survey| {
             let page = statements::page(survey, &interval.relation, bounds, versions);
             match wide {
@@ -178,9 +183,11 @@ impl PostgresSession {
         for bound in [lower, upper].into_iter().flatten() {
             self.add_key(&mut arguments, bound)?;
         }
-        if let Some(position) = since {
+        match sieve {
             // Rows bear its lower half.
-            add(&mut arguments, i64::from(position as u32))?;
+            Some(Sieve::Since(position)) => add(&mut arguments, i64::from(*position as u32))?,
+            Some(Sieve::Except(transactions)) => add(&mut arguments, parameters::transactions(transactions))?,
+            None => {}
         }
         add(&mut arguments, i64::try_from(limits.rows).unwrap_or(i64::MAX))?;
         add(
@@ -205,7 +212,7 @@ impl PostgresSession {
         }
         // The server counts fewer bytes than the page has, so that it never ends one that the page would go on with. Of rows that were
         // passed over nothing is learnt.
-        if !bounds.since {
+        if bounds.sifted.is_none() {
             self.width.learn(page.len(), limits.rows, false);
         }
         Ok(if page.len() < limits.rows {
@@ -267,6 +274,7 @@ impl PostgresSession {
             return Err(StoreError::Superseded);
         }
         self.took = Some(Duration::from_micros(count(TOOK)?));
+        self.transaction = Some(count(TRANSACTION)?);
         let sent = batch.wave.swaps.len() as u64;
         let lost_races = sent
             .checked_sub(rows)
@@ -292,6 +300,13 @@ impl SetWriter for PostgresSession {
 
     fn took(&self) -> Option<Duration> {
         self.took
+    }
+
+    fn transaction(&self) -> Option<u64> {
+        // A trigger may have made something else of the row, or of others.
+        let changes_rows = |observation: &Observation| matches!(observation, Observation::UpdateTrigger(_));
+        self.transaction
+            .filter(|_| !self.survey.observations.iter().any(changes_rows))
     }
 
     fn arrange(&mut self, page: &Page, swaps: &Swaps, waves: &mut Waves) {
@@ -380,5 +395,7 @@ fn require_asked_for(page: &Page, limits: PageLimits) -> Result<(), StoreError> 
 const MOVED: usize = 2;
 /// The column of the microseconds that the server worked.
 const TOOK: usize = 3;
+/// The column of the transaction that it was.
+const TRANSACTION: usize = 4;
 /// PostgreSQL's own limit of a field.
 const PG_VALUE_BYTES_MAX: u64 = 1 << 30;

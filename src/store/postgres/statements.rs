@@ -12,15 +12,24 @@ pub struct Bounds {
     pub lower: bool,
     /// It ends with a key.
     pub upper: bool,
-    /// It has only rows that were written by a transaction or after it.
-    pub since: bool,
+    /// It has only rows that were written by some transactions.
+    pub sifted: Option<Sifted>,
 }
 
-/// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), the transaction (if
-/// any), then the row limit and the size limit of a value. Result: ctid and xmin if versions are wanted, keys, contexts, then for each encrypted column its
+/// By which transactions a page's rows were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sifted {
+    /// By one or after it.
+    Since,
+    /// By none of a list.
+    Except,
+}
+
+/// The statement that reads a page. Parameters: the parts of the lower bound (if any), of the upper bound (if any), the transaction or
+/// the list of them (if any), then the row limit and the size limit of a value. Result: ctid and xmin if versions are wanted, keys, contexts, then for each encrypted column its
 /// value, or else the size of a value above the limit.
 pub fn page(survey: &Survey, relation: &str, bounds: Bounds, versions: bool) -> String {
-    let Bounds { lower, upper, since } = bounds;
+    let Bounds { lower, upper, sifted } = bounds;
     let mut sql = String::from(if versions { "SELECT t.ctid, t.xmin, " } else { "SELECT " });
     sql.push_str(&key_list(survey, "t."));
     for context in &survey.contexts {
@@ -35,10 +44,14 @@ pub fn page(survey: &Survey, relation: &str, bounds: Bounds, versions: bool) -> 
             next += parts;
         }
     }
-    if since {
-        // Transaction ids are compared as on a circle. Of rows frozen long ago some seem young, and are read for nothing. The subquery
-        // is computed once, not for every row.
-        conditions.push(format!("age(t.xmin) <= (SELECT age(${next}::int8::text::xid))"));
+    if let Some(sifted) = sifted {
+        conditions.push(match sifted {
+            // Transaction ids are compared as on a circle. Of rows frozen long ago some seem young, and are read for nothing. The
+            // subquery is computed once, not for every row.
+            Sifted::Since => format!("age(t.xmin) <= (SELECT age(${next}::int8::text::xid))"),
+            // The list becomes a hash table once: compared one by one, hundreds would be compared for every row.
+            Sifted::Except => format!("t.xmin NOT IN (SELECT unnest(${next}::xid[]))"),
+        });
         next += 1;
     }
     for value in &survey.values {
@@ -76,7 +89,8 @@ pub struct Parts {
 }
 
 /// The statement that swaps a batch: with a fence also the one that advances the range and records quarantine, all in one, so that a
-/// batch is one round trip and one transaction by itself. Result: rows and values written, and rows of the range moved (0: superseded).
+/// batch is one round trip and one transaction by itself. Result: rows and values written, rows of the range moved (0: superseded),
+/// microseconds that the server worked, and the transaction.
 ///
 /// Parameters, in order: with a fence plan, range, epoch, cursor, done, rows, current, nulls, swaps; with quarantine entries their keys,
 /// columns and reasons; then tid and xid arrays unless the witness is the old value; the key arrays; with the old value context and old value arrays;
@@ -191,7 +205,10 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
         "total AS MATERIALIZED (SELECT count(*) AS n, coalesce(sum(written), 0)::int8 AS written FROM swapped)".to_owned(),
     );
     if !fenced {
-        return format!("WITH {} SELECT n, written, 1::int8, {TOOK} FROM total", ctes.join(",\n"));
+        return format!(
+            "WITH {} SELECT n, written, 1::int8, {TOOK}, {TRANSACTION} FROM total",
+            ctes.join(",\n")
+        );
     }
     if quarantines {
         let first = FENCE_PARAMETERS + 1;
@@ -222,13 +239,15 @@ pub fn swap(survey: &Survey, relation: &str, witness: Witness, parts: Parts) -> 
            FROM total WHERE plan_id = $1 AND id = $2 AND epoch = $3 AND EXISTS (SELECT 1 FROM fence) RETURNING 1)"
     ));
     format!(
-        "WITH {} SELECT n, written, (SELECT count(*) FROM moved), {TOOK} FROM total",
+        "WITH {} SELECT n, written, (SELECT count(*) FROM moved), {TOOK}, {TRANSACTION} FROM total",
         ctes.join(",\n")
     )
 }
 
 /// Microseconds since the server began with the statement: without the network, and up to the commit.
 const TOOK: &str = "(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::int8";
+/// What `xmin` of the rows has the lower half of.
+const TRANSACTION: &str = "txid_current()";
 
 /// `("a", "b")`, or `"a"` alone.
 pub fn key_row(survey: &Survey) -> String {
