@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reseal::drill::{Cancel, DrillError, Faults, Settings, Thresholds, run};
+use reseal::rotation::profile::Profile;
 
 /// A small drill without faults.
 fn settings(duration: Duration) -> Settings {
@@ -32,6 +33,7 @@ fn settings(duration: Duration) -> Settings {
         faults: Faults::of([]),
         thresholds: Thresholds::default(),
         compromised: false,
+        profile: Profile::Gentle,
         redis: None,
         probes: Vec::new(),
         hidden_variables: Vec::new(),

@@ -10,6 +10,7 @@ use super::arg::RefArg;
 use super::drill_report::ReportArgs;
 use super::drill_staging::{self, StagingArgs};
 use super::selection::read_database_url;
+use super::tuning::ProfileArg;
 use super::{CliError, Context, Exit, Output};
 use crate::config::{SecretRef, UrlRef};
 use crate::drill::{self, Cancel, DrillError, FaultKind, Faults, Settings, TableError, Thresholds};
@@ -64,6 +65,10 @@ pub struct DrillArgs {
     /// Rehearse that the key has leaked: the old key becomes compromised, and the rotation ends every session of before
     #[arg(long)]
     pub(super) compromised: bool,
+
+    /// How much of the database's time the rotation may take: the one that production is to be rotated with
+    #[arg(long, value_enum, default_value_t = ProfileArg::Gentle)]
+    pub(super) profile: ProfileArg,
 
     /// Where the URL of a Redis or Valkey server is, to keep the sessions of the rehearsal in: env:NAME, file:PATH, … [default: a table]
     #[arg(long, value_name = "REF")]
@@ -177,6 +182,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         duration: args.duration,
         thresholds: args.thresholds.limits(),
         compromised: args.compromised,
+        profile: args.profile.profile(),
         redis,
         probes: args.probes.clone(),
         hidden_variables: context.secrets.kept_from_children().to_vec(),

@@ -79,6 +79,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         duration: args.duration,
         kills: args.faults.contains(FaultKind::Kill),
         compromised: args.compromised,
+        profile: args.profile.profile(),
         gates,
         thresholds: args.thresholds.limits(),
         probes: args.probes.clone(),

@@ -62,6 +62,8 @@ pub use table::TableError;
 pub use told::{outline, told};
 pub use verdict::{Finding, Thresholds, Verdict};
 
+use crate::rotation::profile::Profile;
+
 /// How large a rehearsal is, and how hard. Holds the database's password: no `Debug`.
 #[derive(Clone)]
 pub struct Settings {
@@ -83,6 +85,8 @@ pub struct Settings {
     pub compromised: bool,
     /// A Redis server that holds the sessions of the rehearsal; `None` for a table beside the customers.
     pub redis: Option<String>,
+    /// How much of the database's time the rotation may take.
+    pub profile: Profile,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// What fails the rehearsal.

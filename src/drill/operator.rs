@@ -13,6 +13,7 @@ use super::sabotage::{OPEN_GATES, Sabotage};
 use super::stage::{DATABASE_VARIABLE, REDIS_VARIABLE, Stage};
 use super::table::Place;
 use super::{Cancel, DrillError};
+use crate::rotation::profile::Profile;
 
 /// Types commands.
 pub struct Operator<'a> {
@@ -34,6 +35,8 @@ pub struct Order {
     pub gate_timeout: Duration,
     /// Whether a key has leaked.
     pub compromised: bool,
+    /// How much of the database's time it may take.
+    pub profile: Profile,
     /// Broken on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -80,10 +83,11 @@ impl<'a> Operator<'a> {
     /// Starts the rotation of the keyset: the same command every time.
     pub fn rotate(&mut self, order: &Order) -> Result<Run, DrillError> {
         let keyset = self.stage.keyset_name();
-        let mut arguments = words(&["rotate", &keyset, "--json", "--yes", "--profile", "gentle", "--config"]);
+        let mut arguments = words(&["rotate", &keyset, "--json", "--yes", "--config"]);
         arguments.push(self.stage.config_file().into());
         arguments.extend(words(&["--expect-instances", &order.instances.to_string()]));
         arguments.extend(words(&["--gate-timeout", &format!("{}s", order.gate_timeout.as_secs())]));
+        arguments.extend(words(&["--profile", order.profile.as_str()]));
         if order.compromised {
             arguments.extend(words(&["--compromised"]));
         }

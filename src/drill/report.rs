@@ -60,6 +60,8 @@ pub struct Report {
     pub census_before: BTreeMap<u32, u64>,
     /// Values per key when it stopped.
     pub census_after: BTreeMap<u32, u64>,
+    /// How much of the database's time the rotation was to take.
+    pub profile: &'static str,
     /// Rows that the rotation rewrote per second of its re-encrypt phase.
     pub rows_per_second: f64,
     /// What happened one after the other, and how long it took.

@@ -8,6 +8,7 @@ use super::report::Report;
 use super::verdict::Thresholds;
 use super::{Finding, Settings};
 use crate::report::{self, Activity, KeyCount, Phase, Proof, Rehearsal, Series, Size, Standing, Traffic, Unit, Version};
+use crate::rotation::profile::Profile;
 
 /// What the settings alone say: the report of a rehearsal that has not come to its end.
 pub fn outline(settings: &Settings, begun: &str, why: &str) -> Rehearsal {
@@ -279,8 +280,12 @@ fn command(settings: &Settings) -> String {
     let database = if settings.postgres.is_some() { " --database REF" } else { "" };
     let compromised = if settings.compromised { " --compromised" } else { "" };
     let sessions = if settings.redis.is_some() { " --sessions REF" } else { "" };
+    let profile = match settings.profile {
+        Profile::Gentle => String::new(),
+        other => format!(" --profile {}", other.as_str()),
+    };
     format!(
-        "reseal drill{database}{sessions}{compromised} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
+        "reseal drill{database}{sessions}{compromised}{profile} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
         settings.rows,
         settings.readers,
         settings.writers,

@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn short_rests_are_saved_up_and_long_ones_set_off() {
         let mut controller = BatchController::new(Task::Rewrite, Profile::Gentle, false, None);
-        let batch = Duration::from_micros(40);
+        let batch = Duration::from_micros(10);
         let rests: Vec<u128> = (0..6).map(|_| controller.rest(batch).as_micros()).collect();
         assert_eq!(rests, [0, 0, 1_200, 0, 0, 1_200]);
         controller.rested(Duration::from_micros(1_200), Duration::from_micros(2_000));
@@ -321,7 +321,7 @@ mod tests {
             controller.batches_a_page() > 1,
             "a page for each would be a round trip for each"
         );
-        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(100));
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(400));
         assert!(controller.stands_back());
         controller.follow(None);
         assert!(!controller.stands_back());

@@ -2,8 +2,8 @@
 //!
 //! The gentle profile works for moments, and rests for much longer. A scheduler lets whoever wakes up wait until the slice of whoever
 //! runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it waits for, and how
-//! often, the share of time that is worked. On servers batches are therefore five or ten rows, with a tenth of the time worked, and since
-//! a page costs a round trip, several batches share one.
+//! often, the share of time that is worked. On servers batches are therefore five or ten rows, with a fortieth of the time worked by each
+//! connection, and since a page costs a round trip, several batches share one.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Profile {
     /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
     pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
         let (target_us, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
-            (Self::Gentle, false) => (200, 8, 100, 10.0, 0.25),
+            (Self::Gentle, false) => (200, 8, 100, 40.0, 0.25),
             (Self::Balanced, false) => (100_000, 1_000, 4_000, 0.0, 1.0),
             (Self::Fast, false) => (250_000, 2_000, 8_000, 0.0, 1.0),
             (Self::Gentle, true) => (2_000, 50, 500, 5.0, 1.0),

@@ -1,7 +1,7 @@
 //! A sound rotation gets a good verdict under every fault, on either database.
 
 use super::drilled::{SMALL, assert_leaves_no_schema, drill};
-use crate::support::{Canary, postgres};
+use crate::support::{Canary, postgres, tempdir};
 
 #[test]
 fn heavy_a_sound_rotation_gets_a_good_verdict_and_leaves_nothing_behind() {
@@ -82,6 +82,26 @@ fn heavy_on_sqlite_it_survives_every_fault_that_a_file_can_have() {
         "{lag:?}"
     );
     assert!(drilled.outcomes("connection cut").is_empty());
+}
+
+#[test]
+fn heavy_on_postgres_it_rehearses_the_profile_that_production_is_to_be_rotated_with() {
+    let Some(database) = postgres() else { return };
+    for (profile, wanted) in [("gentle", &[][..]), ("fast", &["--profile", "fast"])] {
+        let folder = tempdir();
+        let page = folder.path().to_str().unwrap();
+        let arguments = ["--faults", "none", "--rows", "2000", "--duration", "1", "--report", page];
+        let drilled = drill(Some(&database), &[&arguments[..], wanted].concat());
+        drilled.assert_good();
+        assert_eq!(drilled.document["profile"], profile);
+        let page = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let page = page
+            .filter(|file| file.extension().is_some_and(|kind| kind == "html"))
+            .map(std::fs::read_to_string);
+        let page: String = page.map(Result::unwrap).collect();
+        assert_eq!(page.contains(" --profile fast --rows 2000"), profile == "fast");
+    }
+    assert_leaves_no_schema(&database);
 }
 
 #[test]

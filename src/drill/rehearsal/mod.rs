@@ -282,6 +282,7 @@ impl Script<'_> {
                 .cloned()
                 .collect(),
             compromised: self.settings.compromised,
+            profile: self.settings.profile.as_str(),
             sessions,
             evidence: None,
             evidence_schema: None,

@@ -15,6 +15,7 @@ use crate::drill::sabotage::{BlindRewriter, Sabotage};
 use crate::drill::verdict::Finding;
 use crate::drill::watch::{Position, Watch};
 use crate::key::KeyId;
+use crate::rotation::profile::{Profile, Task};
 use crate::rotation::protocol::Phase;
 
 /// The rotation while it is under way.
@@ -48,6 +49,7 @@ impl Script<'_> {
             instances,
             gate_timeout: GATE_PATIENCE,
             compromised: self.settings.compromised,
+            profile: self.settings.profile,
             sabotage: self.settings.sabotage,
         };
         let mut rotating = Rotating {
@@ -68,7 +70,7 @@ impl Script<'_> {
                 rotating.timeline.run_ends(&[], now());
                 continue;
             }
-            let left = self.time_left().min(ROTATION_PATIENCE.saturating_sub(begun.elapsed()));
+            let left = self.time_left().min(self.patience().saturating_sub(begun.elapsed()));
             let ended = run.wait(left, self.cancel)?;
             rotating.timeline.run_ends(&ended.phases(), now());
             break ended;
@@ -108,10 +110,14 @@ impl Script<'_> {
         old: KeyId,
         begun: Instant,
     ) -> Result<bool, DrillError> {
+        let look_every = match (scene.stage.place().is_postgres(), self.settings.profile) {
+            (true, Profile::Gentle) => LOOK_GENTLY_EVERY,
+            _ => LOOK_EVERY,
+        };
         while !run.is_over()? {
-            self.cancel.sleep(LOOK_AT_ROTATION_EVERY)?;
+            self.cancel.sleep(look_every)?;
             scene.fleet.check()?;
-            if begun.elapsed() >= ROTATION_PATIENCE || self.is_out_of_time() {
+            if begun.elapsed() >= self.patience() || self.is_out_of_time() {
                 break;
             }
             self.roll_out(scene, &mut rotating.rollout)?;
@@ -228,6 +234,10 @@ impl Script<'_> {
         Ok(())
     }
 
+    fn patience(&self) -> Duration {
+        ROTATION_PATIENCE + ROTATION_PATIENCE_A_ROW * self.settings.rows
+    }
+
     fn judge_end(&mut self, ended: &Ended) {
         if let Some(gate) = ended.shut_gate() {
             self.findings.push(Finding::new("not-acknowledged", gate));
@@ -265,13 +275,10 @@ impl Script<'_> {
         };
         // Ranges may reach past the largest id of the time: what was inserted since may be counted in them.
         let again = now.rows.saturating_sub(rows);
-        let batches = BATCH_ROWS_MAX
-            * if scene.stage.place().is_postgres() {
-                WORKERS_POSTGRES
-            } else {
-                1
-            };
-        if again > batches {
+        // What a killed run may have to do again is a batch of each worker.
+        let is_postgres = scene.stage.place().is_postgres();
+        let batch = self.settings.profile.limits(Task::Rewrite, !is_postgres).rows_max as u64;
+        if again > batch * if is_postgres { WORKERS_POSTGRES } else { 1 } {
             self.findings.push(Finding::new(
                 "not-resumed",
                 format!(
@@ -296,12 +303,13 @@ impl Script<'_> {
 
 const KILL: &str = "kill -9 of the rotation";
 const KILL_ENDING: &str = "kill -9 of the rotation while it ended sessions";
-/// A rotation of a million rows under traffic takes a third of it.
-const ROTATION_PATIENCE: Duration = Duration::from_secs(1_800);
-/// Between two batches of the gentle profile.
-const LOOK_AT_ROTATION_EVERY: Duration = Duration::from_millis(10);
+/// How long a rotation may take, and how much longer for each row: under traffic it takes a tenth of it.
+const ROTATION_PATIENCE: Duration = Duration::from_secs(600);
+const ROTATION_PATIENCE_A_ROW: Duration = Duration::from_millis(10);
+/// The customers may be worked through within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A look is some queries: more of them would burden a server as much as the gentle rotation that is to be measured.
+const LOOK_GENTLY_EVERY: Duration = Duration::from_millis(50);
 /// Longer than a deployment, and than the lease of an instance that was killed.
 const GATE_PATIENCE: Duration = Duration::from_secs(20);
-/// The largest batch of the gentle profile: what a killed run may have to do again, for each worker.
-const BATCH_ROWS_MAX: u64 = 500;
 const WORKERS_POSTGRES: u64 = 4;

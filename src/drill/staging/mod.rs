@@ -31,6 +31,7 @@ use super::tally::Tally;
 use super::verdict::{Finding, Thresholds, Verdict, judge_probes, judge_reads, total};
 use super::watch::Watch;
 use super::{Cancel, DrillError, Point};
+use crate::rotation::profile::Profile;
 use crate::rotation::protocol::Managed;
 use readers::Readers;
 use script::Script;
@@ -53,6 +54,8 @@ pub struct Staging {
     pub kills: bool,
     /// Whether a key has leaked.
     pub compromised: bool,
+    /// How much of the databases' time the rotation may take.
+    pub profile: Profile,
     /// Further arguments of the rotation, about its gates.
     pub gates: Vec<String>,
     /// What fails the rehearsal.
@@ -101,6 +104,8 @@ pub struct StagingReport {
     pub census_after: BTreeMap<String, u64>,
     /// Whether it was rehearsed that a key has leaked.
     pub compromised: bool,
+    /// How much of the databases' time the rotation was to take.
+    pub profile: &'static str,
     /// Rows per second of the re-encrypt phase.
     pub rows_per_second: f64,
     /// What happened one after the other, and how long it took.
@@ -210,6 +215,7 @@ pub fn rehearse(staging: &Staging, cancel: &Cancel, say: &mut dyn FnMut(&str)) -
             census_before: before,
             census_after: after,
             compromised: staging.compromised,
+            profile: staging.profile.as_str(),
             rows_per_second: script.rows_per_second,
             phases: std::mem::take(&mut script.phases),
             latency_ms: LatencyReport { reads, writes },

@@ -104,7 +104,7 @@ impl Script<'_> {
         watch: &mut Watch,
         readers: &Readers,
     ) -> Result<Ended, DrillError> {
-        let mut arguments = vec!["rotate", keyset, "--json", "--yes", "--profile", "gentle"];
+        let mut arguments = vec!["rotate", keyset, "--json", "--yes", "--profile", staging.profile.as_str()];
         arguments.extend(staging.gates.iter().map(String::as_str));
         if staging.compromised {
             arguments.push("--compromised");
