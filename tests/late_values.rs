@@ -92,10 +92,20 @@ fn heavy_what_an_application_writes_behind_the_ranges_is_found_by_the_first_swee
         });
         live.replace(GAP, Column::Email, Some(&old.seal("stale")));
         assert!(live.touch(2 * GAP), "another column of a row that was re-encrypted");
+        let around = [1, 9_999 * GAP];
+        for id in around {
+            live.insert(&Person::new(700, 1).seal(id, &old));
+        }
         assert!(running.is_running(), "it was over too soon to prove anything");
         let done = running.wait();
         done.assert_verified();
         assert_eq!(new.open(&stored(&mut live, GAP).email).unwrap(), "stale");
+        for id in around {
+            assert!(
+                new.open(&stored(&mut live, id).email).is_some(),
+                "before and behind all ranges"
+            );
+        }
         assert_eq!(
             done.count("sweeps"),
             3,

@@ -41,11 +41,7 @@ impl RangeWork {
         buffers: &mut Buffers,
         range: &Range,
     ) -> Result<Counters, RotationError> {
-        let fence = self.plan.as_ref().map(|plan| Fence {
-            plan: plan.clone(),
-            range: range.id,
-            epoch: range.epoch,
-        });
+        let fence = self.plan.as_ref().map(|plan| range.fence(plan));
         let mut cursor = range.cursor.clone();
         let mut counters = Counters::default();
         let (mut ahead, mut hold) = (0, true);

@@ -108,6 +108,17 @@ pub struct Range {
     pub counters: Counters,
 }
 
+impl Range {
+    /// What proves to the database that this range of `plan` is still ours.
+    pub fn fence(&self, plan: &str) -> Fence {
+        Fence {
+            plan: plan.to_owned(),
+            range: self.id,
+            epoch: self.epoch,
+        }
+    }
+}
+
 /// What happened to the rows of a range. Committed with the rows themselves, hence exact across crashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -13,7 +13,7 @@ use super::super::late::LateWatch;
 use super::super::passes::{Sweep, SweepPiece};
 use super::super::progress::Step;
 use super::{Run, SWEEPS_MAX};
-use crate::store::control::{Counters, Fence, Interval, Plan, Range};
+use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::{Moment, Sieve};
 
@@ -103,7 +103,7 @@ impl Run<'_> {
         if !own.is_empty() {
             open_outwards(&mut ranges);
             let piece = |range: Range| SweepPiece {
-                fence: Some(fence(plan, &range)),
+                fence: Some(range.fence(&plan.identity.id)),
                 sieve: own.get(&range.id).map(|own| Sieve::Except(Arc::clone(own))),
                 interval: range.interval,
             };
@@ -111,7 +111,7 @@ impl Run<'_> {
         }
         let fences: BTreeMap<String, Fence> = ranges
             .into_iter()
-            .map(|range| (range.interval.relation.clone(), fence(plan, &range)))
+            .map(|range| (range.interval.relation.clone(), range.fence(&plan.identity.id)))
             .collect();
         let piece = |interval: Interval| {
             // Attached within this very moment: the next sweep has its range.
@@ -133,14 +133,6 @@ impl Run<'_> {
 
 /// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
 const CLEAN_SWEEPS: u32 = 2;
-
-fn fence(plan: &Plan, range: &Range) -> Fence {
-    Fence {
-        plan: plan.identity.id.clone(),
-        range: range.id,
-        epoch: range.epoch,
-    }
-}
 
 /// Lets the first range of each relation begin, and the last one end, where the relation does: what has come there since is swept, too.
 fn open_outwards(ranges: &mut [Range]) {
