@@ -15,6 +15,7 @@ mod moment;
 mod parameters;
 mod pooler;
 mod replicas;
+mod rows;
 mod scan;
 mod session;
 mod statements;

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
-use sqlx::postgres::{PgArguments, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, ValueRef as _};
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::time::timeout;
 
 use super::arrays::BinaryScalar;
 use super::connect::{Server, no_answer};
 use super::error::store_error;
 use super::identity::Met;
-use super::parameters::{self, add, context_class};
+use super::parameters::{self, add};
 use super::statements::{self, Bounds, Parts, Sifted};
 use super::tidy::{self, Tidy};
 use super::wide::{self, Width};
-use super::{late, types};
+use super::{late, rows, types};
 use crate::store::control::Interval;
-use crate::store::page::{Page, RowVersion, Shape, Swaps};
+use crate::store::page::{Page, Shape, Swaps};
 use crate::store::survey::{Observation, Survey};
-use crate::store::value::{Cell, Key, Kind};
+use crate::store::value::Key;
 use crate::store::waves::Waves;
 use crate::store::{Follow, PageEnd, PageLimits, Session, SetBatch, SetWriter, Sieve, StoreError, Witness, Writer, Written};
 
@@ -203,8 +203,8 @@ impl PostgresSession {
         let mut rows = sqlx::query_with(AssertSqlSafe(text), arguments).fetch(connection);
         // What is left of the answer when the byte cap ends the page early is read and dropped row by row by the driver.
         while let Some(row) = rows.try_next().await.map_err(store_error)? {
-            push_row(&survey, &row, page).map_err(store_error)?;
-            require_asked_for(page, limits)?;
+            rows::push(&survey, &row, page).map_err(store_error)?;
+            rows::require_asked_for(page, limits)?;
             if page.byte_len() >= limits.bytes {
                 self.width.learn(page.len(), limits.rows, true);
                 return Ok(PageEnd::More);
@@ -317,77 +317,6 @@ impl SetWriter for PostgresSession {
         } else {
             tidy::arrange(page, swaps, waves);
         }
-    }
-}
-
-/// Copies a result row into the page: ctid and xmin if it wants them, keys, contexts, then value or size of a larger one for each encrypted column.
-fn push_row(survey: &Survey, row: &PgRow, page: &mut Page) -> Result<(), sqlx::Error> {
-    let wire = |at: usize| -> Result<Option<&[u8]>, sqlx::Error> {
-        let value = row.try_get_raw(at)?;
-        if value.is_null() {
-            return Ok(None);
-        }
-        value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
-    };
-    let malformed = || sqlx::Error::Protocol("unexpected ctid or xmin".to_owned());
-    let mut at = 0;
-    let mut version = RowVersion::default();
-    if page.is_for_swaps() {
-        version = RowVersion {
-            tid: wire(0)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?,
-            xmin: wire(1)?
-                .and_then(|bytes| bytes.try_into().ok())
-                .map(u32::from_be_bytes)
-                .ok_or_else(malformed)?,
-        };
-        at = 2;
-    }
-    page.begin_row(version);
-    let mut scratch = [0; 8];
-    for column in &survey.key {
-        page.push(types::cell(column.class, wire(at)?, &mut scratch));
-        at += 1;
-    }
-    for column in &survey.contexts {
-        page.push(types::cell(context_class(column), wire(at)?, &mut scratch));
-        at += 1;
-    }
-    for column in &survey.values {
-        let (value, size) = (wire(at)?, wire(at + 1)?);
-        at += 2;
-        match (value, size) {
-            (None, Some(size)) => {
-                let size = size.try_into().map(i32::from_be_bytes).unwrap_or(i32::MAX);
-                scratch = u64::from(size.unsigned_abs()).to_be_bytes();
-                page.push(Cell {
-                    kind: Kind::Oversize,
-                    bytes: &scratch,
-                });
-            }
-            (value, _) => page.push(types::cell(column.class, value, &mut scratch)),
-        }
-    }
-    Ok(())
-}
-
-/// The statement has these limits; a server that sends more all the same is not to be believed, nor to be given memory.
-fn require_asked_for(page: &Page, limits: PageLimits) -> Result<(), StoreError> {
-    if page.len() > limits.rows {
-        return Err(StoreError::Implausible(format!(
-            "more than the {} rows asked for",
-            limits.rows
-        )));
-    }
-    let row = page.len() - 1;
-    let bytes = (0..page.shape().values)
-        .map(|at| page.value(row, at).bytes.len() as u64)
-        .max();
-    match bytes {
-        Some(bytes) if bytes > limits.value_bytes_max => Err(StoreError::Implausible(format!(
-            "a value of {bytes} bytes where at most {} were asked for",
-            limits.value_bytes_max
-        ))),
-        _ => Ok(()),
     }
 }
 
