@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::store::survey::Observation;
+
 /// What is known of this run's own transactions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OwnWrites(Mutex<Own>);
 
 #[derive(Debug, Default)]
@@ -16,11 +18,22 @@ struct Own {
     ranges: BTreeMap<i64, Vec<u32>>,
     oldest: Option<u64>,
     known: usize,
-    /// A server was away: one that has lost its last commits gives their numbers to others.
+    /// A trigger makes something else of rows, or a server was away: one that has lost its last commits gives their numbers to others.
     doubtful: bool,
 }
 
 impl OwnWrites {
+    /// Nothing yet, and nothing ever where a trigger may change what is written, or other rows.
+    pub fn of(table: &[Observation]) -> Self {
+        let doubtful = table
+            .iter()
+            .any(|observation| matches!(observation, Observation::UpdateTrigger(_)));
+        Self(Mutex::new(Own {
+            doubtful,
+            ..Own::default()
+        }))
+    }
+
     /// A range was worked on by these transactions, which recognised each row by its version.
     pub fn add(&self, range: i64, transactions: &[u64]) {
         let mut own = self.lock();
@@ -51,7 +64,7 @@ impl OwnWrites {
             .collect()
     }
 
-    /// Whether a connection was lost.
+    /// Whether what bears their numbers may be something else.
     pub fn is_doubtful(&self) -> bool {
         self.lock().doubtful
     }
@@ -79,7 +92,7 @@ mod tests {
 
     #[test]
     fn transactions_are_known_by_range_and_by_what_rows_bear_of_them() {
-        let own = OwnWrites::default();
+        let own = OwnWrites::of(&[]);
         own.add(3, &[(7 << 32) + 1, (7 << 32) + 5]);
         own.add(4, &[(7 << 32) + 3]);
         own.add(3, &[(7 << 32) + 9]);
@@ -93,8 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn where_a_trigger_fires_nothing_is_learnt() {
+        let own = OwnWrites::of(&[Observation::Leaves(2), Observation::UpdateTrigger("looks".to_owned())]);
+        own.add(1, &[10]);
+        assert!(own.is_doubtful());
+        assert_eq!(known(&own, 12), []);
+    }
+
+    #[test]
     fn after_a_lost_connection_nothing_is_known_and_nothing_is_learnt() {
-        let own = OwnWrites::default();
+        let own = OwnWrites::of(&[]);
         own.add(1, &[10]);
         own.doubt();
         assert!(own.is_doubtful());
@@ -104,7 +125,7 @@ mod tests {
 
     #[test]
     fn memory_has_an_end() {
-        let own = OwnWrites::default();
+        let own = OwnWrites::of(&[]);
         let batch: Vec<u64> = (1..=1_000).collect();
         for range in 0..1_000 {
             own.add(range, &batch);

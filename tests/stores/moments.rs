@@ -152,24 +152,3 @@ async fn what_batches_have_written_and_nobody_since_is_passed_over() {
     own.extend(4_000_000_000..4_000_005_000);
     assert_eq!(values(&mut *session, &all, &Sieve::Except(own.into())).await, others);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_trigger_has_had_in_its_hands_was_not_written_by_a_batch_alone() {
-    let Some(fixture) = PostgresFixture::create().await else {
-        return;
-    };
-    fixture
-        .execute(
-            "CREATE TABLE t (id int8 PRIMARY KEY, c text, other int8); INSERT INTO t VALUES (1, 'o:1', 0);
-                  CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.c := ''o:again''; RETURN NEW; END';
-                  CREATE TRIGGER changes BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION change()",
-        )
-        .await;
-    let store = fixture.store();
-    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
-    let done = batch(&mut *session, &whole(&survey), None, rows(3), None, false)
-        .await
-        .unwrap();
-    assert_eq!(done.written.rows, 1);
-    assert_eq!(transaction(&mut *session), None);
-}

@@ -13,6 +13,7 @@ use super::error::RotationError;
 use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
 use super::outcome::RotationReport;
+use super::own::OwnWrites;
 use super::pace::BatchController;
 use super::passes::{ReEncrypt, Verify, Workshop};
 use super::plan::Prepared;
@@ -77,7 +78,7 @@ impl<'a> Run<'a> {
                 left_behind: Arc::default(),
                 late: Arc::default(),
                 wear: Arc::default(),
-                own: Arc::default(),
+                own: Arc::new(OwnWrites::of(&prepared.survey.observations)),
             },
             plan: plan.as_ref().map(|plan| plan.identity.id.clone()),
             away_max: options.away_max,

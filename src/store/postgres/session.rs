@@ -303,10 +303,7 @@ impl SetWriter for PostgresSession {
     }
 
     fn transaction(&self) -> Option<u64> {
-        // A trigger may have made something else of the row, or of others.
-        let changes_rows = |observation: &Observation| matches!(observation, Observation::UpdateTrigger(_));
         self.transaction
-            .filter(|_| !self.survey.observations.iter().any(changes_rows))
     }
 
     fn arrange(&mut self, page: &Page, swaps: &Swaps, waves: &mut Waves) {
