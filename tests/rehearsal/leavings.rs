@@ -129,7 +129,7 @@ fn parts_of(drill: u32) -> Vec<String> {
 }
 
 /// A command of the operator has taken the place of a part: its parent tells.
-fn is_child_of(process: &Path, drill: u32) -> bool {
+pub fn is_child_of(process: &Path, drill: u32) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     status.lines().any(|line| line == format!("PPid:\t{drill}")) && !status.contains("State:\tZ")
 }

@@ -5,7 +5,6 @@ use std::fs;
 use std::time::Duration;
 
 use reseal::drill::{Cancel, Report, Sabotage, Settings, Verdict, run};
-use reseal::rotation::profile::Profile;
 
 use super::settings;
 use crate::support::{Database, postgres};
@@ -156,7 +155,6 @@ fn heavy_on_postgres_a_reader_with_only_the_old_key_is_found_out() {
 fn heavy_sessions_that_outlive_a_leak_are_found_out() {
     let settings = Settings {
         compromised: true,
-        profile: Profile::Gentle,
         ..settings(Duration::from_secs(1))
     };
     let report = sabotaged_with(None, Sabotage::SessionsForgotten, settings);

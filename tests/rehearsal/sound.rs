@@ -1,6 +1,8 @@
 //! A sound rotation gets a good verdict under every fault, on either database.
 
 use super::drilled::{SMALL, assert_leaves_no_schema, drill};
+use super::leavings::is_child_of;
+use crate::support::rotation::wait_until;
 use crate::support::{Canary, postgres, tempdir};
 
 #[test]
@@ -88,20 +90,43 @@ fn heavy_on_sqlite_it_survives_every_fault_that_a_file_can_have() {
 fn heavy_on_postgres_it_rehearses_the_profile_that_production_is_to_be_rotated_with() {
     let Some(database) = postgres() else { return };
     for (profile, wanted) in [("gentle", &[][..]), ("fast", &["--profile", "fast"])] {
-        let folder = tempdir();
-        let page = folder.path().to_str().unwrap();
-        let arguments = ["--faults", "none", "--rows", "2000", "--duration", "1", "--report", page];
-        let drilled = drill(Some(&database), &[&arguments[..], wanted].concat());
+        let page = tempdir();
+        let arguments = ["--faults", "none", "--rows", "2000", "--duration", "1", "--report"];
+        let arguments = [&arguments[..], &[page.path().to_str().unwrap()], wanted].concat();
+        let drilled = std::thread::scope(|scope| {
+            let drilled = scope.spawn(|| drill(Some(&database), &arguments));
+            let rotates = format!("\0--profile\0{profile}\0");
+            wait_until("the command has it", || {
+                rotations().iter().any(|command| command.contains(&rotates))
+            });
+            drilled.join().unwrap()
+        });
         drilled.assert_good();
         assert_eq!(drilled.document["profile"], profile);
-        let page = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-        let page = page
-            .filter(|file| file.extension().is_some_and(|kind| kind == "html"))
-            .map(std::fs::read_to_string);
-        let page: String = page.map(Result::unwrap).collect();
+        let page = std::fs::read_to_string(page.path().join("report.html")).unwrap();
         assert_eq!(page.contains(" --profile fast --rows 2000"), profile == "fast");
     }
     assert_leaves_no_schema(&database);
+}
+
+/// The commands of rotations that drills of this process have typed.
+fn rotations() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let drills = processes.filter(|drill| is_child_of(&drill.path(), std::process::id()));
+    let mut found = Vec::new();
+    for drill in drills {
+        let Ok(drill) = drill.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if command.contains("\0rotate\0") && is_child_of(&process.path(), drill) {
+                found.push(command);
+            }
+        }
+    }
+    found
 }
 
 #[test]
