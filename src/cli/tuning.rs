@@ -43,7 +43,7 @@ pub struct Tuning {
 /// How much of the database's time a rotation may take.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum ProfileArg {
-    /// Small batches, long rests: on a server a thousand rows or two a second for each connection
+    /// Small batches, long rests: on a server one to three thousand rows a second
     Gentle,
     /// Batches of milliseconds, no rests
     Balanced,
