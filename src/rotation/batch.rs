@@ -33,6 +33,8 @@ pub struct Buffers {
     rewriter: Option<Box<dyn Rewriter>>,
     /// The rewriter that seals, while one that withholds has its place.
     resting: Option<Box<dyn Rewriter>>,
+    /// Whether the session was given a rewriter to read ahead with.
+    reads_ahead: bool,
 }
 
 impl Buffers {
@@ -48,6 +50,7 @@ impl Buffers {
             rewriter: Some(rewriters.sealing()?),
             rewriters,
             resting: None,
+            reads_ahead: false,
         })
     }
 
@@ -333,6 +336,13 @@ async fn run_in_place(
     let Writer::InPlace(writer) = session.writer() else {
         return Err(StoreError::State("the session changed its kind".to_owned()).into());
     };
+    if !buffers.reads_ahead && place.step.moves() {
+        buffers.reads_ahead = true;
+        // Without one, everything is judged inside the batch.
+        if let Ok(rewriter) = buffers.rewriters.sealing() {
+            writer.read_ahead(rewriter);
+        }
+    }
     let writing = Instant::now();
     let (rewriter, swaps, outcome) = writer
         .rewrite_and_advance(

@@ -72,10 +72,14 @@ pub trait Store: Send + Sync {
     /// (`frozen`), or without an upper end. Boundaries come from a sample, so pieces are of similar size at best.
     async fn intervals(&self, survey: &Survey, pieces: usize, frozen: bool) -> Result<Vec<Interval>, StoreError>;
 
-    /// Now, where the database can tell later which rows were written since (PostgreSQL).
+    /// Now, where the database can tell later which rows were written since (PostgreSQL), or whether any was (SQLite).
     async fn moment(&self, _survey: &Survey) -> Result<Option<Moment>, StoreError> {
         Ok(None)
     }
+
+    /// Transactions of others under way that may have written to the table: what they wrote becomes visible when they commit, whenever
+    /// that is.
+    async fn writers(&self, survey: &Survey) -> Result<Vec<OpenWriter>, StoreError>;
 
     /// Opens a connection for one worker.
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError>;
@@ -135,6 +139,15 @@ pub trait Store: Send + Sync {
 
     /// How many workers are useful by default, and at most.
     fn workers(&self) -> WorkerLimits;
+}
+
+/// A transaction under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWriter {
+    /// The database's name for it. No other transaction has the same while it lasts.
+    pub id: String,
+    /// Whose it is, for people.
+    pub whose: String,
 }
 
 /// Some values of a column.

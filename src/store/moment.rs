@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     /// What becomes visible later was written at this position or after it (PostgreSQL: by the oldest transaction that was under way, or
-    /// a later one).
+    /// a later one). In SQLite, as long as the position stays the same, nothing has.
     pub position: u64,
     /// The relations of the table, by oid and name. Rows of one that joins it later may have been written long before.
     pub relations: Vec<(u32, String)>,

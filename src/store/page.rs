@@ -71,6 +71,11 @@ impl Page {
         self.for_swaps
     }
 
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Forgets the rows and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -156,8 +161,17 @@ impl Page {
 
     /// The first row that has the key of the row before it, byte for byte. Keys are unique: there is none, unless an index is damaged.
     pub fn twin(&self) -> Option<usize> {
-        let same = |row: usize, part| self.key(row, part) == self.key(row - 1, part);
-        (1..self.len()).find(|row| (0..self.shape.keys).all(|part| same(*row, part)))
+        (1..self.len()).find(|row| self.has_key_of(*row, self, row - 1))
+    }
+
+    /// Whether the row has the same key as a row of a page of the same shape, byte for byte.
+    pub fn has_key_of(&self, row: usize, other: &Self, other_row: usize) -> bool {
+        (0..self.shape.keys).all(|part| self.key(row, part) == other.key(other_row, part))
+    }
+
+    /// Whether the row has the same cells as a row of a page of the same shape, byte for byte.
+    pub fn has_cells_of(&self, row: usize, other: &Self, other_row: usize) -> bool {
+        (0..self.shape.width()).all(|column| self.cell(row, column) == other.cell(other_row, column))
     }
 
     /// Forgets the last row.

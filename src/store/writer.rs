@@ -114,6 +114,12 @@ pub trait Rewriter: Send {
     /// Judges every value of `page` and appends to `swaps`. Fails only when going on would be dangerous (a value that did not read
     /// back): the batch is then abandoned, nothing of it is written.
     fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped>;
+
+    /// Whether what it makes of a row depends on the row alone: what was made of it before, by another rewriter of the same recipe, is
+    /// as good.
+    fn judges_rows_alone(&self) -> bool {
+        false
+    }
 }
 
 /// The rewriter refused to go on; it keeps the reason.
@@ -139,6 +145,10 @@ pub struct InPlaceBatch {
 /// Databases that compute new values inside their own statement, where no other writer can come between.
 #[async_trait]
 pub trait InPlaceWriter: Send {
+    /// From the next batch on, rows may be read, and new values computed by `rewriter`, ahead of the batch that writes them. What a
+    /// batch writes is the same.
+    fn read_ahead(&mut self, rewriter: Box<dyn Rewriter>);
+
     /// One transaction: checks the fence, runs `rewriter` over the next rows of `interval`, records quarantine and late values,
     /// advances the range.
     ///

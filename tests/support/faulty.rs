@@ -10,8 +10,8 @@ use reseal::store::survey::{Relation, Survey, Target};
 use reseal::store::value::Key;
 use reseal::store::waves::Waves;
 use reseal::store::{
-    ColumnSample, Control, InPlaceBatch, InPlaceWriter, OperatorLock, PageEnd, PageLimits, Rewriter, Session, SetBatch,
-    SetWriter, Store, StoreError, Witness, WorkerLimits, Writer, Written,
+    ColumnSample, Control, InPlaceBatch, InPlaceWriter, Moment, OpenWriter, OperatorLock, PageEnd, PageLimits, Rewriter,
+    Session, SetBatch, SetWriter, Sieve, Store, StoreError, Witness, WorkerLimits, Writer, Written,
 };
 
 /// When a commit fails.
@@ -47,10 +47,15 @@ impl What {
 /// Decides the fate of commit number n, counted from 1 over all workers, attempts that fail included.
 pub type Order = Arc<dyn Fn(u32) -> Option<(When, What)> + Send + Sync>;
 
+/// What happens when everything that was committed is made durable, for the n-th time: before a sweep, before the verification, behind it.
+pub type Settling = Arc<dyn Fn(u32) + Send + Sync>;
+
 /// Another store, with failures.
 pub struct Faulty {
     inner: Arc<dyn Store>,
     orders: Orders,
+    settling: Settling,
+    settled: AtomicU32,
 }
 
 #[derive(Clone)]
@@ -79,6 +84,16 @@ impl Faulty {
                 commits: Arc::default(),
                 failed: Arc::default(),
             },
+            settling: Arc::new(|_| ()),
+            settled: AtomicU32::new(0),
+        }
+    }
+
+    /// Without failures, while others go about their work.
+    pub fn settling(inner: Arc<dyn Store>, settling: Settling) -> Self {
+        Self {
+            settling,
+            ..Self::new(inner, Arc::new(|_| None))
         }
     }
 
@@ -112,6 +127,14 @@ impl Store for Faulty {
         self.inner.intervals(survey, pieces, frozen).await
     }
 
+    async fn moment(&self, survey: &Survey) -> Result<Option<Moment>, StoreError> {
+        self.inner.moment(survey).await
+    }
+
+    async fn writers(&self, survey: &Survey) -> Result<Vec<OpenWriter>, StoreError> {
+        self.inner.writers(survey).await
+    }
+
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
         Ok(Box::new(FaultySession {
             inner: self.inner.session(survey).await?,
@@ -136,6 +159,11 @@ impl Store for Faulty {
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
+        let number = self.settled.fetch_add(1, Ordering::SeqCst) + 1;
+        // What happens there has a runtime of its own.
+        std::thread::scope(|scope| {
+            scope.spawn(|| (self.settling)(number));
+        });
         self.inner.settle().await
     }
 
@@ -163,6 +191,17 @@ impl Session for FaultySession {
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
         self.inner.page(interval, cursor, limits, page).await
+    }
+
+    async fn page_sifted(
+        &mut self,
+        sieve: &Sieve,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        self.inner.page_sifted(sieve, interval, cursor, limits, page).await
     }
 
     fn writer(&mut self) -> Writer<'_> {
@@ -204,6 +243,12 @@ impl SetWriter for FaultySession {
 
 #[async_trait]
 impl InPlaceWriter for FaultySession {
+    fn read_ahead(&mut self, rewriter: Box<dyn Rewriter>) {
+        if let Writer::InPlace(writer) = self.inner.writer() {
+            writer.read_ahead(rewriter);
+        }
+    }
+
     async fn rewrite_and_advance(
         &mut self,
         interval: &Interval,

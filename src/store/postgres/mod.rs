@@ -24,6 +24,7 @@ mod tidy;
 mod types;
 mod vacuum;
 mod wide;
+mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use super::replicas::ReplicaWatch;
 use super::spare::Spare;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::vacuum::Vacuum;
-use super::{ColumnSample, Control, Moment, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, Moment, OpenWriter, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A PostgreSQL database.
 pub struct PostgresStore {
@@ -131,6 +132,13 @@ impl Store for PostgresStore {
         let moment = moment::now(&mut connection, survey.table_id).await?;
         self.spare.put_back((connection, met));
         Ok(Some(moment))
+    }
+
+    async fn writers(&self, survey: &Survey) -> Result<Vec<OpenWriter>, StoreError> {
+        let (mut connection, met) = self.asking().await?;
+        let open = writers::open(&mut connection, survey.table_id).await?;
+        self.spare.put_back((connection, met));
+        Ok(open)
     }
 
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {

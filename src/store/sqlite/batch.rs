@@ -3,10 +3,12 @@
 
 use rusqlite::Connection;
 
+use super::ahead::Prepared;
 use super::cell::{ValueForm, key_of_row, push_key};
 use super::error::{from_sqlite, is_too_big};
+use super::read::{bind_interval, limit_length, to_i64};
 use super::rewrite::{Failure, SharedBatch};
-use super::session::{Mode, bind_interval, limit_length, to_i64};
+use super::session::Mode;
 use super::statement::{Bounds, Dataset};
 use super::transaction::WriteTransaction;
 use crate::store::control::{Counters, Fence};
@@ -35,7 +37,7 @@ pub(super) fn run(
 ) -> Result<InPlaceBatch, StoreError> {
     loop {
         match attempt(connection, dataset, batch, job, *mode) {
-            Err(Stop::TooManyBytes) if !mode.by_bytes => mode.by_bytes = true,
+            Err(Stop::TooManyBytes) if batch.lock().prepared.take().is_some() || !mode.by_bytes => mode.by_bytes = true,
             Err(Stop::TooBig) if !mode.guarded => mode.guarded = true,
             Err(stop) => {
                 batch.lock().found.clear();
@@ -77,7 +79,11 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
     if let Some(fence) = &job.fence {
         check_fence(connection, fence)?;
     }
-    let (last, end) = if mode.by_bytes {
+    let prepared = batch.lock().prepared.as_ref().map(Prepared::last);
+    let by_bytes = mode.by_bytes && prepared.is_none();
+    let (last, end) = if let Some((last, end)) = prepared {
+        end_as_read(connection, dataset, job, last, end)?
+    } else if by_bytes {
         end_by_bytes(connection, dataset, job)?
     } else {
         let fitting = job.limits.bytes / mode.row_bytes.max(1);
@@ -88,7 +94,7 @@ fn attempt(connection: &Connection, dataset: &Dataset, batch: &SharedBatch, job:
         }
     };
     // Where the end was found by bytes, the rows fit: the transaction keeps them as they were.
-    let bytes_max = if mode.by_bytes {
+    let bytes_max = if by_bytes {
         usize::MAX
     } else {
         job.limits.bytes.saturating_mul(WIDTH_MISJUDGED_MAX)
@@ -134,6 +140,21 @@ fn check_fence(connection: &Connection, fence: &Fence) -> Result<(), StoreError>
         .and_then(|mut statement| statement.exists((&fence.plan, fence.range, fence.epoch)))
         .map_err(from_sqlite)?;
     if held { Ok(()) } else { Err(StoreError::Superseded) }
+}
+
+/// Where the page that was read ahead ended. If nothing followed then, something may now: whatever there is goes with this batch.
+fn end_as_read(
+    connection: &Connection,
+    dataset: &Dataset,
+    job: &Job,
+    last: Option<Key>,
+    end: PageEnd,
+) -> Result<(Option<Key>, PageEnd), StoreError> {
+    match (end, &job.upto) {
+        (PageEnd::More, _) => Ok((last, PageEnd::More)),
+        (PageEnd::End, Some(upto)) => Ok((Some(upto.clone()), PageEnd::End)),
+        (PageEnd::End, None) => Ok((last_key(connection, dataset, job)?, PageEnd::End)),
+    }
 }
 
 /// Where rowids lie close together: so many rowids further on there are at most so many rows. `None` where that is not known.

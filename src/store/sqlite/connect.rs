@@ -74,10 +74,7 @@ impl DatabaseFile {
     /// In WAL mode, lets this connection's commits reach the disk later: a power cut may undo the last of them, whole, and they are
     /// done again. [`settle`](Self::settle) makes them durable before anything is called finished. Elsewhere every commit is synced.
     pub(crate) fn sync_less(&self, connection: &Connection) -> Result<(), StoreError> {
-        let mode: String = connection
-            .pragma_query_value(None, "journal_mode", |row| row.get(0))
-            .map_err(from_sqlite)?;
-        if mode.eq_ignore_ascii_case("wal") {
+        if has_log(connection)? {
             connection.pragma_update(None, "synchronous", "NORMAL").map_err(from_sqlite)?;
         }
         Ok(())
@@ -112,6 +109,14 @@ impl DatabaseFile {
             message,
         }
     }
+}
+
+/// Whether the database is in WAL mode, where readers are in nobody's way.
+pub(super) fn has_log(connection: &Connection) -> Result<bool, StoreError> {
+    connection
+        .pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
+        .map(|mode| mode.eq_ignore_ascii_case("wal"))
+        .map_err(from_sqlite)
 }
 
 /// A connection that moves to the blocking pool for each call and comes back. A call that is cancelled takes it along: what it was

@@ -11,7 +11,7 @@ use super::control_sql::{
 };
 use super::error::from_sqlite;
 use super::late;
-use super::session::to_i64;
+use super::read::to_i64;
 use super::transaction::WriteTransaction;
 use crate::store::control::{
     Counters, Fence, Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,

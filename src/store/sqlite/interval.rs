@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::cell::key_of_row;
 use super::error::from_sqlite;
-use super::session::{bind_interval, to_i64};
+use super::read::{bind_interval, to_i64};
 use super::statement::{Bounds, Dataset};
 use crate::store::StoreError;
 use crate::store::control::Interval;

@@ -6,7 +6,7 @@ use super::control::collect;
 use super::control_rows::{damaged, field, read_key};
 use super::control_sql::{LATE, SELECT_LATE};
 use super::error::from_sqlite;
-use super::session::to_i64;
+use super::read::to_i64;
 use crate::store::StoreError;
 use crate::store::control::{LateValues, StoredLate};
 use crate::store::page::Late;

@@ -3,6 +3,7 @@
 //! Calls block, so that all of them run on the blocking pool. The file is never created; its journal mode stays as the application
 //! chose it.
 
+mod ahead;
 mod batch;
 mod catalogue;
 mod cell;
@@ -19,6 +20,7 @@ mod late;
 mod lex;
 mod lock;
 mod queue;
+mod read;
 mod rewrite;
 mod scan;
 mod session;
@@ -27,8 +29,10 @@ mod statement;
 mod survey;
 mod table_key;
 mod transaction;
+mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,13 +40,16 @@ use async_trait::async_trait;
 pub(crate) use self::connect::{DatabaseFile, blocking};
 pub(crate) use self::error::from_sqlite;
 use self::statement::Dataset;
+use self::transaction::WriteTransaction;
+use self::watch::Watch;
 use super::control::Interval;
 use super::survey::{Relation, Survey, Target};
-use super::{ColumnSample, Control, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{ColumnSample, Control, Moment, OpenWriter, OperatorLock, Session, Store, StoreError, WorkerLimits};
 
 /// A database file.
 pub struct SqliteStore {
     file: DatabaseFile,
+    watch: Arc<Watch>,
 }
 
 impl SqliteStore {
@@ -50,13 +57,15 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = DatabaseFile::find(path)?;
         file.open_query_only()?;
-        Ok(Self { file })
+        let watch = Arc::new(Watch::new(file.clone()));
+        Ok(Self { file, watch })
     }
 
     /// How long to wait for another program's write (10 s unless told otherwise) before [`StoreError::Retry`].
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.file.busy_timeout = timeout;
+        self.watch = Arc::new(Watch::new(self.file.clone()));
         self
     }
 }
@@ -97,8 +106,38 @@ impl Store for SqliteStore {
         .await
     }
 
+    /// It cannot be told which rows were written since, but whether any was.
+    async fn moment(&self, survey: &Survey) -> Result<Option<Moment>, StoreError> {
+        let (watch, survey) = (Arc::clone(&self.watch), survey.clone());
+        blocking(move || {
+            Ok(Some(Moment {
+                position: watch.changes()?,
+                relations: survey
+                    .relations
+                    .into_iter()
+                    .map(|relation| (relation.oid, relation.sql_name))
+                    .collect(),
+            }))
+        })
+        .await
+    }
+
+    /// There is one at most, and none once somebody else had its turn.
+    async fn writers(&self, _survey: &Survey) -> Result<Vec<OpenWriter>, StoreError> {
+        let file = self.file.clone();
+        blocking(move || match WriteTransaction::begin(&file.open()?) {
+            Ok(_rolled_back) => Ok(Vec::new()),
+            Err(StoreError::Retry { message, .. }) => Ok(vec![OpenWriter {
+                id: file.path.display().to_string(),
+                whose: message,
+            }]),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
     async fn session(&self, survey: &Survey) -> Result<Box<dyn Session>, StoreError> {
-        let session = session::SqliteSession::open(self.file.clone(), survey.clone()).await?;
+        let session = session::SqliteSession::open(self.file.clone(), Arc::clone(&self.watch), survey.clone()).await?;
         Ok(Box::new(session))
     }
 

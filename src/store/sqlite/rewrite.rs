@@ -11,10 +11,11 @@ use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 
+use super::ahead::Prepared;
 use super::cell::{ValueForm, push_context, push_key, push_value};
 use super::error::from_sqlite;
 use super::queue::{Answer, Queue, encode};
-use super::session::stand_back;
+use super::read::stand_back;
 use super::statement::{DUE, NEW};
 use crate::store::page::{Page, RowVersion, Shape, Swaps};
 use crate::store::{RewriteStopped, Rewriter, StoreError, Written};
@@ -72,6 +73,8 @@ pub(super) enum Failure {
 /// State of the functions. All memory is reused from batch to batch.
 pub(super) struct Batch {
     rewriter: Option<Box<dyn Rewriter>>,
+    /// What was read ahead of this batch.
+    pub(super) prepared: Option<Prepared>,
     form: ValueForm,
     bytes_max: usize,
     stands_back: bool,
@@ -99,6 +102,7 @@ impl Batch {
     fn new(shape: Shape) -> Self {
         Self {
             rewriter: None,
+            prepared: None,
             form: ValueForm {
                 bytes_max: 0,
                 guarded: false,
@@ -121,14 +125,15 @@ impl Batch {
         }
     }
 
-    /// Lends the rewriter to the functions.
-    pub(super) fn lend(&mut self, rewriter: Box<dyn Rewriter>) {
+    /// Lends the rewriter to the functions, and what was read ahead for it.
+    pub(super) fn lend(&mut self, rewriter: Box<dyn Rewriter>, prepared: Option<Prepared>) {
         self.rewriter = Some(rewriter);
+        self.prepared = prepared;
     }
 
-    /// Takes the rewriter back.
-    pub(super) fn take_back(&mut self) -> Option<Box<dyn Rewriter>> {
-        self.rewriter.take()
+    /// Takes both back.
+    pub(super) fn take_back(&mut self) -> (Option<Box<dyn Rewriter>>, Option<Prepared>) {
+        (self.rewriter.take(), self.prepared.take())
     }
 
     /// Forgets what an earlier statement did.
@@ -138,6 +143,9 @@ impl Batch {
         self.stands_back = stands_back;
         self.queue.clear();
         self.found.clear();
+        if let Some(prepared) = &mut self.prepared {
+            prepared.rewind();
+        }
         self.rows = 0;
         self.bytes_read = 0;
         self.bytes_new = 0;
@@ -179,16 +187,22 @@ impl Batch {
             push_value(&mut self.page, context.get_raw(at), self.form);
         }
         self.judged.clear();
-        // Stands until the rewriter returns, so that a panic counts as a stop.
-        self.failure = Some(Failure::Rewriter);
-        let judged = match &mut self.rewriter {
-            Some(rewriter) => rewriter.rewrite(&self.page, &mut self.judged),
-            None => Err(RewriteStopped),
+        let served = match &mut self.prepared {
+            Some(prepared) => prepared.serve(&self.page, &mut self.judged),
+            None => false,
         };
-        if judged.is_err() {
-            return self.fail(Failure::Rewriter);
+        if !served {
+            // Stands until the rewriter returns, so that a panic counts as a stop.
+            self.failure = Some(Failure::Rewriter);
+            let judged = match &mut self.rewriter {
+                Some(rewriter) => rewriter.rewrite(&self.page, &mut self.judged),
+                None => Err(RewriteStopped),
+            };
+            if judged.is_err() {
+                return self.fail(Failure::Rewriter);
+            }
+            self.failure = None;
         }
-        self.failure = None;
         self.rows += 1;
         self.bytes_read += self.page.byte_len();
         self.bytes_new += self.judged.byte_len();

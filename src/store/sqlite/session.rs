@@ -4,28 +4,32 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use rusqlite::limits::Limit;
 
+use super::ahead::{Prepared, ReadAhead};
 use super::batch::{self, Job};
-use super::cell::{ValueForm, parameters, push_context, push_key, push_value};
-use super::connect::{DatabaseFile, Handle, blocking};
-use super::error::{from_sqlite, is_too_big};
+use super::connect::{DatabaseFile, Handle, blocking, has_log};
+use super::read::{PageError, limit_length, read_page};
 use super::rewrite::SharedBatch;
-use super::statement::{Bounds, Dataset};
+use super::statement::Dataset;
+use super::watch::Watch;
 use crate::store::control::{Fence, Interval};
-use crate::store::page::{Page, RowVersion, Shape, Swaps};
+use crate::store::page::{Page, Shape, Swaps};
 use crate::store::survey::Survey;
 use crate::store::value::Key;
-use crate::store::{InPlaceBatch, InPlaceWriter, PageEnd, PageLimits, Rewriter, Session, StoreError, Writer};
+use crate::store::{InPlaceBatch, InPlaceWriter, PageEnd, PageLimits, Rewriter, Session, Sieve, StoreError, Writer};
 
 /// A connection with the statements about one table.
 pub(super) struct SqliteSession {
     file: DatabaseFile,
+    watch: Arc<Watch>,
     survey: Survey,
     dataset: Arc<Dataset>,
     batch: SharedBatch,
     handle: Handle,
     mode: Mode,
+    ahead: Option<ReadAhead>,
+    /// Whether it is worth while to read ahead: there is a processor for it, and readers keep nobody waiting.
+    reads_ahead: bool,
 }
 
 /// How careful the next statement must be. Learnt from what the table turned out to hold.
@@ -42,10 +46,16 @@ pub(super) struct Mode {
 }
 
 impl SqliteSession {
-    pub(super) async fn open(file: DatabaseFile, survey: Survey) -> Result<Self, StoreError> {
-        let (connection, dataset, batch) = connect(file.clone(), survey.clone()).await?;
+    pub(super) async fn open(file: DatabaseFile, watch: Arc<Watch>, survey: Survey) -> Result<Self, StoreError> {
+        let Connected {
+            connection,
+            dataset,
+            batch,
+            has_log,
+        } = connect(file.clone(), survey.clone()).await?;
         Ok(Self {
             file,
+            watch,
             survey,
             dataset,
             batch,
@@ -56,6 +66,8 @@ impl SqliteSession {
                 row_bytes: 0,
                 is_dense: false,
             },
+            ahead: None,
+            reads_ahead: has_log && std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1),
         })
     }
 
@@ -70,13 +82,26 @@ impl SqliteSession {
     }
 }
 
-async fn connect(file: DatabaseFile, survey: Survey) -> Result<(Connection, Arc<Dataset>, SharedBatch), StoreError> {
+/// What a session has of its connection.
+struct Connected {
+    connection: Connection,
+    dataset: Arc<Dataset>,
+    batch: SharedBatch,
+    has_log: bool,
+}
+
+async fn connect(file: DatabaseFile, survey: Survey) -> Result<Connected, StoreError> {
     blocking(move || {
         let connection = file.open()?;
         file.sync_less(&connection)?;
         let dataset = Dataset::find(&connection, &survey)?;
         let batch = SharedBatch::attach(&connection, dataset.shape)?;
-        Ok((connection, Arc::new(dataset), batch))
+        Ok(Connected {
+            has_log: has_log(&connection)?,
+            connection,
+            dataset: Arc::new(dataset),
+            batch,
+        })
     })
     .await
 }
@@ -130,21 +155,46 @@ impl Session for SqliteSession {
         Ok(end)
     }
 
+    /// Everything, unless nothing at all was written since.
+    async fn page_sifted(
+        &mut self,
+        sieve: &Sieve,
+        interval: &Interval,
+        cursor: Option<&Key>,
+        limits: PageLimits,
+        page: &mut Page,
+    ) -> Result<PageEnd, StoreError> {
+        if let Sieve::Since(position) = sieve {
+            let watch = Arc::clone(&self.watch);
+            if blocking(move || watch.changes()).await? == *position {
+                page.clear();
+                return Ok(PageEnd::End);
+            }
+        }
+        self.page(interval, cursor, limits, page).await
+    }
+
     fn writer(&mut self) -> Writer<'_> {
         Writer::InPlace(self)
     }
 
     async fn reconnect(&mut self) -> Result<(), StoreError> {
-        let (connection, dataset, batch) = connect(self.file.clone(), self.survey.clone()).await?;
-        self.handle = Handle::new(connection);
-        self.dataset = dataset;
-        self.batch = batch;
+        let connected = connect(self.file.clone(), self.survey.clone()).await?;
+        self.handle = Handle::new(connected.connection);
+        self.dataset = connected.dataset;
+        self.batch = connected.batch;
         Ok(())
     }
 }
 
 #[async_trait]
 impl InPlaceWriter for SqliteSession {
+    fn read_ahead(&mut self, rewriter: Box<dyn Rewriter>) {
+        if self.reads_ahead {
+            self.ahead = Some(ReadAhead::new(self.file.clone(), Arc::clone(&self.dataset), rewriter));
+        }
+    }
+
     async fn rewrite_and_advance(
         &mut self,
         interval: &Interval,
@@ -168,8 +218,19 @@ impl InPlaceWriter for SqliteSession {
             fence: fence.cloned(),
             advance,
         };
+        // A second reader would be one more that whoever waits for the processor waits for.
+        let is_worth_while = advance && !limits.stands_back && !self.mode.guarded && rewriter.judges_rows_alone();
+        let mut ahead = self.ahead.as_mut().filter(|_| is_worth_while);
+        let prepared = match &mut ahead {
+            Some(ahead) => ahead.take(job.after.as_ref(), job.upto.as_ref()).await,
+            None => None,
+        };
+        if let (Some(ahead), Some((last, PageEnd::More))) = (&mut ahead, prepared.as_ref().map(Prepared::last)) {
+            ahead.begin(last, job.upto.clone(), limits);
+        }
+        let upto = job.upto.clone();
         let (dataset, batch, mode) = (Arc::clone(&self.dataset), self.batch.clone(), self.mode);
-        self.batch.lock().lend(rewriter);
+        self.batch.lock().lend(rewriter, prepared);
         let ran = self
             .handle
             .run(move |connection| {
@@ -179,143 +240,24 @@ impl InPlaceWriter for SqliteSession {
                 Ok((done, found, mode))
             })
             .await;
-        let rewriter = self.batch.lock().take_back();
+        let (rewriter, prepared) = self.batch.lock().take_back();
+        if let (Some(ahead), Some(prepared)) = (&mut ahead, prepared) {
+            ahead.give_back(prepared);
+        }
         // Lent above under an exclusive borrow of the session, and only this method takes it back.
         #[allow(clippy::expect_used)]
         let rewriter = rewriter.expect("the rewriter was lent to this batch");
         match ran {
             Ok((done, found, mode)) => {
                 self.mode = mode;
+                if let (Some(ahead), Ok(batch)) = (ahead, &done)
+                    && batch.end == PageEnd::More
+                {
+                    ahead.begin(batch.cursor.clone(), upto, limits);
+                }
                 (rewriter, found, done)
             }
             Err(error) => (rewriter, nothing, Err(error)),
         }
     }
 }
-
-/// Makes SQLite itself refuse to load values far above the limit, so that the fast statements need not ask for sizes. Once it has
-/// refused, the guarded ones ask.
-pub(super) fn limit_length(connection: &Connection, limits: PageLimits, guarded: bool) -> Result<(), StoreError> {
-    let wanted = limits.value_bytes_max.max(LENGTH_LIMIT_MIN);
-    let length = match i32::try_from(wanted) {
-        Ok(length) if !guarded => length.min(LENGTH_LIMIT_SQLITE),
-        _ => LENGTH_LIMIT_SQLITE,
-    };
-    connection
-        .set_limit(Limit::SQLITE_LIMIT_LENGTH, length)
-        .map(drop)
-        .map_err(from_sqlite)
-}
-
-enum PageError {
-    TooBig,
-    Store(StoreError),
-}
-
-impl From<rusqlite::Error> for PageError {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_too_big(&error) {
-            Self::TooBig
-        } else {
-            Self::Store(from_sqlite(error))
-        }
-    }
-}
-
-impl From<StoreError> for PageError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<PageError> for StoreError {
-    fn from(error: PageError) -> Self {
-        match error {
-            PageError::TooBig => Self::Refused("a row is larger than SQLite can read".to_owned()),
-            PageError::Store(error) => error,
-        }
-    }
-}
-
-fn read_page(
-    connection: &Connection,
-    dataset: &Dataset,
-    after: Option<&Key>,
-    upto: Option<&Key>,
-    limits: PageLimits,
-    guarded: bool,
-    page: &mut Page,
-) -> Result<PageEnd, PageError> {
-    let bounds = Bounds {
-        after: after.is_some(),
-        upto: upto.is_some(),
-    };
-    let form = ValueForm {
-        bytes_max: limits.value_bytes_max,
-        guarded,
-    };
-    let rows_max = limits.rows.max(1);
-    let mut statement = connection.prepare_cached(&dataset.page(bounds, guarded))?;
-    bind_interval(&mut statement, dataset, after, upto)?;
-    statement.raw_bind_parameter(dataset.number(), to_i64(rows_max as u64))?;
-    if guarded {
-        statement.raw_bind_parameter(dataset.number() + 1, to_i64(limits.value_bytes_max))?;
-    }
-    let Shape { keys, contexts, values } = dataset.shape;
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        if limits.stands_back {
-            stand_back(page.len() as u64);
-        }
-        page.begin_row(RowVersion::default());
-        for at in 0..keys {
-            push_key(page, row.get_ref(at)?).map_err(StoreError::from)?;
-        }
-        for at in keys..keys + contexts {
-            push_context(page, row.get_ref(at)?);
-        }
-        for at in keys + contexts..keys + contexts + values {
-            push_value(page, row.get_ref(at)?, form);
-        }
-        if page.byte_len() > limits.bytes || page.len() == rows_max {
-            return Ok(PageEnd::More);
-        }
-    }
-    Ok(PageEnd::End)
-}
-
-/// Binds the bounds of an interval; the statement has no place for those that are absent.
-pub(super) fn bind_interval(
-    statement: &mut rusqlite::Statement<'_>,
-    dataset: &Dataset,
-    after: Option<&Key>,
-    upto: Option<&Key>,
-) -> Result<(), StoreError> {
-    let parts = dataset.shape.keys;
-    for (first, key) in [(1, after), (parts + 1, upto)] {
-        let Some(key) = key else { continue };
-        for (at, parameter) in (first..).zip(parameters(key, parts)?) {
-            statement.raw_bind_parameter(at, parameter).map_err(from_sqlite)?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets whoever waits for this processor go first, every few rows. Where nobody waits it costs a fraction of a microsecond.
-pub(super) fn stand_back(row: u64) {
-    if row % STAND_BACK_EVERY == STAND_BACK_EVERY - 1 {
-        std::thread::yield_now();
-    }
-}
-
-/// Counts and limits as SQLite takes them.
-pub(super) fn to_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Rows between two looks at who waits: a tenth of a millisecond or so.
-const STAND_BACK_EVERY: u64 = 4;
-/// Below this, other parts of a row would hit the limit.
-const LENGTH_LIMIT_MIN: u64 = 16 << 20;
-/// SQLite's default of `SQLITE_MAX_LENGTH`.
-const LENGTH_LIMIT_SQLITE: i32 = 1_000_000_000;

@@ -1,6 +1,7 @@
 //! SQLite: its fixture, and what only SQLite has.
 
 mod file;
+mod moments;
 mod survey;
 mod writing;
 
