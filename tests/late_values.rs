@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use reseal::rotation::Options;
 use reseal::store::Store;
 use serde_json::Value;
-use support::faulty::{Faulty, Order, What, When};
+use support::faulty::{Faulty, Order, Settling, What, When};
 use support::people::{Column, FernetKey, GAP, Home, Live, Person, Stored};
-use support::rotation::{Finished, Rotation, SLOWLY, wait_until};
+use support::rotation::{Finished, Rotation, Running, SLOWLY, wait_until};
 
 fn homes() -> Vec<Home> {
     [Some(Home::sqlite("wal")), Home::postgres()].into_iter().flatten().collect()
@@ -220,6 +220,97 @@ fn heavy_a_value_written_behind_the_cursor_is_late_with_state_and_without() {
     }
 }
 
+/// The verification has been there, and would be believed.
+#[test]
+fn heavy_a_value_written_behind_the_verification_is_found_before_the_run_ends() {
+    for home in homes() {
+        for compromised in [false, true] {
+            let (old, new) = (FernetKey::generate(), FernetKey::generate());
+            home.connect().execute("DELETE FROM people");
+            home.fill(200, &old);
+            let stale = old.seal("behind the verification");
+            let (live, behind) = (Mutex::new(home.connect()), stale.clone());
+            let settling: Settling = Arc::new(move |number| {
+                if number == BEHIND_THE_VERIFICATION {
+                    live.lock().unwrap().replace(GAP, Column::Email, Some(&behind));
+                }
+            });
+            let store: Arc<dyn Store> = Arc::new(Faulty::settling(home.store(), settling));
+            let options = Options {
+                compromised,
+                ..Options::default()
+            };
+            let report = Rotation::new(&home, &old, &new).here_with(&store, options).unwrap();
+            assert_eq!((report.late.total, report.verified), (1, !compromised), "{report:?}");
+            let email = stored(&mut home.connect(), GAP).email;
+            if compromised {
+                assert_eq!(email, stale, "byte for byte");
+                assert_eq!(report.census.quarantined(), 1);
+            } else {
+                assert_eq!(new.open(&email).unwrap(), "behind the verification");
+                assert!(report.sweeps > 2, "{report:?}");
+            }
+        }
+    }
+}
+
+/// Whoever sealed with the old key before it was retired from sealing, and commits after everything was looked at.
+#[test]
+fn heavy_a_transaction_that_was_open_before_the_run_is_waited_for() {
+    // On a server of its own: what is young elsewhere is told by the oldest transaction.
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(20, &old);
+    let mut slow = home.connect();
+    slow.execute("BEGIN");
+    slow.insert(&Person::new(700, 1).seal(700 * GAP, &old));
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let url = home.url().to_owned();
+    let rotation = Rotation::new(&home, &old, &new);
+    let committing = std::thread::spawn(move || {
+        released.recv().unwrap();
+        slow.execute("COMMIT");
+    });
+    let mut running = Running::start(rotation.command(&[]));
+    // Others come and go: they have switched, and nobody waits for them.
+    let mut quick = Live::open(&url);
+    for number in 0..20 {
+        assert!(running.is_running(), "it did not wait");
+        quick.insert(&Person::new(800, 1).seal(800 * GAP + number, &new));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    release.send(()).unwrap();
+    committing.join().unwrap();
+    let done = running.wait();
+    done.assert_verified();
+    assert_eq!(late(&done), [], "nobody is accused");
+    assert!(new.open(&stored(&mut home.connect(), 700 * GAP).email).is_some());
+}
+
+#[test]
+fn heavy_a_transaction_that_does_not_end_is_named_and_nothing_is_called_finished() {
+    // On a server of its own: what is young elsewhere is told by the oldest transaction.
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(20, &old);
+    let mut slow = home.connect();
+    slow.execute("SET application_name = 'the slow one'; BEGIN");
+    slow.insert(&Person::new(700, 1).seal(700 * GAP, &old));
+    let options = Options {
+        outlast_max: std::time::Duration::from_millis(300),
+        ..Options::default()
+    };
+    let rotation = Rotation::new(&home, &old, &new);
+    let error = rotation.here_with(&home.store(), options.clone()).unwrap_err();
+    assert!(error.to_string().contains("the slow one"), "{error}");
+    slow.execute("COMMIT");
+    let report = rotation.here_with(&home.store(), options).unwrap();
+    assert!(report.verified, "{report:?}");
+    assert!(new.open(&stored(&mut slow, 700 * GAP).email).is_some());
+}
+
 /// The run dies after the commit of the batch that met the value, and before it could tell anybody.
 #[test]
 fn heavy_a_crash_between_seeing_and_reporting_loses_nothing() {
@@ -307,3 +398,6 @@ fn heavy_rows_whose_race_was_lost_before_a_crash_are_not_late() {
     assert_eq!(report.counters.values_already_current, 0, "{report:?}");
     assert_eq!(report.counters.rows_scanned, 60, "{report:?}");
 }
+
+/// What was committed is settled before the first sweep, before the verification, and before the sweep behind it.
+const BEHIND_THE_VERIFICATION: u32 = 3;

@@ -100,6 +100,8 @@ pub struct Options {
     pub value_bytes_max: u64,
     /// How long a server may be away in one go.
     pub away_max: Duration,
+    /// How long a transaction that the application has had open since before the run is waited for; then the run ends.
+    pub outlast_max: Duration,
 }
 
 /// What a run does about the database guard.
@@ -131,6 +133,7 @@ impl Default for Options {
             accepted: Vec::new(),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             away_max: AWAY_MAX_DEFAULT,
+            outlast_max: protocol::GATE_TIMEOUT_DEFAULT,
         }
     }
 }

@@ -35,7 +35,7 @@ pub async fn verify(
         return Err(RotationError::Refused(report.findings));
     }
     let run = Run::new(store, prepared, progress, stop, None);
-    let census = run.verify().await?;
+    let census = run.verify_one_era().await?;
     Ok(VerifyReport {
         census,
         columns: run.columns(),
@@ -132,7 +132,7 @@ async fn locked(
     let mut due_again = false;
     if known.is_some_and(|plan| plan.status == PlanStatus::Verified) {
         let run = Run::new(store, prepared, progress, stop, None);
-        let census = run.verify().await?;
+        let census = run.verify_one_era().await?;
         let proof = match &guard {
             Some(guard) if census.is_clean() => Some(guard.prove().await?),
             _ => None,

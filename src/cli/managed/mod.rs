@@ -142,7 +142,11 @@ impl ManagedArgs {
             keyset,
             places,
             datasets,
-            options,
+            // Whoever still has a transaction open is waited for as long as whoever still has the old keys.
+            options: Options {
+                outlast_max: gates.timeout,
+                ..options
+            },
             gates,
             backup_horizon: config.policy.backup_horizon,
             now: context.now,

@@ -1,12 +1,14 @@
-//! The phases of a run: re-encrypt by ranges, sweep until two in a row are clean, verify.
+//! The phases of a run: re-encrypt by ranges, sweep until nothing is due, verify, and sweep once more.
 
 mod late;
 mod ranges;
 mod sweeps;
+mod writers;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::sweeps::Swept;
 use super::census::Census;
 use super::crew::{Crew, Labour};
 use super::error::RotationError;
@@ -116,6 +118,7 @@ impl<'a> Run<'a> {
 
     /// All phases up to the verification; an unclean verification goes back to the sweep.
     pub(super) async fn all(&self, plan_id: &str, findings: Vec<Finding>) -> Result<RotationReport, RotationError> {
+        let writers = self.outlast_writers().await?;
         let ranges = self.ranges().await?;
         let begun = std::time::Instant::now();
         let mut counters = self.re_encrypt(ranges).await?;
@@ -126,36 +129,45 @@ impl<'a> Run<'a> {
         let this_run = (counters.rows_reencrypted, begun.elapsed());
         self.set_status(PlanStatus::Swept).await?;
         self.remember_quarantine().await?;
+        self.outlast_the_last(writers).await?;
 
-        let (mut sweeps, mut eras) = (0, 0);
+        let (mut swept, mut eras) = (Swept::default(), 0);
         let (census, proof) = loop {
             let era = self.store.era();
-            let (swept, count) = self.sweep_until_clean(sweeps).await?;
-            counters += swept;
-            sweeps = count;
-            let census = self.verify().await?;
+            self.sweep_until_clean(&mut swept).await?;
+            self.patiently("verify", || self.store.settle()).await?;
+            let mut census = self.verify().await?;
             let proof = match &self.guard {
                 Some(guard) if census.is_clean() => Some(guard.prove().await?),
                 _ => None,
             };
+            let is_clean = census.due == 0 && proof != Some(Proof::Refuted);
+            // Behind the verification's back, values may have come where it had been.
+            let came = match is_clean {
+                true => {
+                    let last = self.sweep_once(&mut swept).await?;
+                    last.due + last.withheld.saturating_sub(census.withheld)
+                }
+                false => 0,
+            };
             self.patiently("verify", || self.store.settle()).await?;
             // A former primary was read, or may have been: that says nothing about its successor.
-            if self.store.era() != era {
-                if eras == ERAS_MAX {
-                    let cause = StoreError::Disconnected("another server has taken over again and again".to_owned());
-                    return Err(RotationError::store("verify")(cause));
-                }
-                (sweeps, eras) = (0, eras + 1);
+            if self.has_passed(era, &mut eras)? {
+                swept.forget();
                 continue;
             }
+            if is_clean && came == 0 {
+                break (census, proof);
+            }
             // What appeared between the last sweep and the verification goes back to the sweep, as long as there is hope.
-            let more = census.due > 0 || proof == Some(Proof::Refuted);
-            if !more || sweeps >= SWEEPS_MAX {
+            if swept.is_enough() {
+                census.due += came;
                 break (census, proof);
             }
             // Whatever it was that the sweeps have passed over, from here on they read it.
             self.workshop.shared().own.doubt();
         };
+        counters += swept.counters;
         let clean = census.is_clean() && proof != Some(Proof::Refuted);
         if clean {
             self.set_status(PlanStatus::Verified).await?;
@@ -164,7 +176,7 @@ impl<'a> Run<'a> {
             let opens = census.quarantined() == 0;
             counters = self.patiently("verify", || self.settle(plan, opens)).await?;
         }
-        let mut report = self.report(plan_id, counters, this_run, census, sweeps, findings);
+        let mut report = self.report(plan_id, counters, this_run, census, swept.sweeps, findings);
         report.late = self.late().await?;
         report.verified = clean;
         if let Some(guard) = &self.guard {
@@ -259,8 +271,35 @@ impl<'a> Run<'a> {
         Ok(sum(yields))
     }
 
+    /// Opens every value of one server, which has all of it for good. Another one that takes over meanwhile is read from the beginning.
+    pub(super) async fn verify_one_era(&self) -> Result<Census, RotationError> {
+        let mut eras = 0;
+        loop {
+            let era = self.store.era();
+            let census = self.verify().await?;
+            // Whoever connects meets the server that answers now.
+            self.patiently("verify", || self.store.control()).await?;
+            if !self.has_passed(era, &mut eras)? {
+                return Ok(census);
+            }
+        }
+    }
+
+    /// Whether another server has taken over since `era`. Fails when that happens again and again.
+    fn has_passed(&self, era: u64, eras: &mut u32) -> Result<bool, RotationError> {
+        if self.store.era() == era {
+            return Ok(false);
+        }
+        if *eras == ERAS_MAX {
+            let cause = StoreError::Disconnected("another server has taken over again and again".to_owned());
+            return Err(RotationError::store("verify")(cause));
+        }
+        *eras += 1;
+        Ok(true)
+    }
+
     /// Opens every value.
-    pub(super) async fn verify(&self) -> Result<Census, RotationError> {
+    async fn verify(&self) -> Result<Census, RotationError> {
         let intervals = self.intervals(false).await?;
         self.begin(Step::Verify, intervals.len());
         let mut workshop = self.workshop.clone();
@@ -342,7 +381,5 @@ fn sum(parts: Vec<Counters>) -> Counters {
 
 /// Reading is half database and half opening: two connections keep two cores busy on any database.
 const READERS_MIN: usize = 2;
-/// If the old key still appears after so many, somebody keeps writing with it.
-const SWEEPS_MAX: u32 = 10;
 /// Failovers during the sweeps and the verification of one run; after so many somebody has to look at the servers.
 const ERAS_MAX: u32 = 5;

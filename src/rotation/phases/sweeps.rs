@@ -1,6 +1,7 @@
-//! Sweeps, until two in a row are clean. Where the database tells who wrote a row, the first passes over what this run has just written;
-//! and where it tells what was written since the first began, the second looks at that alone: whatever was not written since is as it
-//! was then. The verification reads everything all the same.
+//! Sweeps: one that is clean before the verification, and one behind it, so that two in a row bracket every write that came between.
+//! Where the database tells who wrote a row, the first passes over what this run has just written; and where it tells what was written
+//! since the first began, the second looks at that alone: whatever was not written since is as it was then. The verification reads
+//! everything all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,25 +13,32 @@ use super::super::judge::Depth;
 use super::super::late::LateWatch;
 use super::super::passes::{Sweep, SweepPiece};
 use super::super::progress::Step;
-use super::{Run, SWEEPS_MAX};
+use super::Run;
 use crate::store::control::{Counters, Fence, Interval, Range};
 use crate::store::page::Page;
 use crate::store::{Moment, Sieve};
 
 impl Run<'_> {
-    /// Sweeps until two in a row found nothing to do, or until there have been too many. Returns what was rewritten.
-    pub(super) async fn sweep_until_clean(&self, before: u32) -> Result<(Counters, u32), RotationError> {
-        let (mut counters, mut sweeps, mut clean) = (Counters::default(), before, 0);
-        let mut clean_since: Option<Moment> = None;
-        while clean < CLEAN_SWEEPS && sweeps < SWEEPS_MAX {
-            let now = self.moment().await?;
-            let (census, written) = self.sweep(now.as_ref(), clean_since.as_ref()).await?;
-            counters += written;
-            sweeps += 1;
-            clean = if census.due == 0 { clean + 1 } else { 0 };
-            clean_since = now.filter(|_| census.due == 0 && census.withheld == 0);
+    /// Sweeps until one found nothing to do, or until there have been too many.
+    pub(super) async fn sweep_until_clean(&self, swept: &mut Swept) -> Result<(), RotationError> {
+        loop {
+            let census = self.sweep_once(swept).await?;
+            if census.due == 0 || swept.is_enough() {
+                return Ok(());
+            }
         }
-        Ok((counters, sweeps))
+    }
+
+    /// Sweeps once: where the sweep before was clean, what was written since it began.
+    pub(super) async fn sweep_once(&self, swept: &mut Swept) -> Result<Census, RotationError> {
+        // What a crash of the server would undo, it undoes before the sweep looks.
+        self.patiently("sweep", || self.store.settle()).await?;
+        let now = self.moment().await?;
+        let (census, written) = self.sweep(now.as_ref(), swept.clean_since.as_ref()).await?;
+        swept.counters += written;
+        swept.sweeps += 1;
+        swept.clean_since = now.filter(|_| census.due == 0 && census.withheld == 0);
+        Ok(census)
     }
 
     async fn sweep(&self, now: Option<&Moment>, clean_since: Option<&Moment>) -> Result<(Census, Counters), RotationError> {
@@ -131,8 +139,31 @@ impl Run<'_> {
     }
 }
 
-/// One clean sweep may have looked behind a writer's back; two in a row bracket every write between them.
-const CLEAN_SWEEPS: u32 = 2;
+/// What the sweeps of a run have done so far.
+#[derive(Default)]
+pub(super) struct Swept {
+    /// What they wrote.
+    pub(super) counters: Counters,
+    /// How many there were.
+    pub(super) sweeps: u32,
+    /// When the last one began, if it found nothing to do.
+    clean_since: Option<Moment>,
+}
+
+impl Swept {
+    /// Whether there have been so many that somebody keeps writing with the old key.
+    pub(super) fn is_enough(&self) -> bool {
+        self.sweeps >= SWEEPS_MAX
+    }
+
+    /// Another server has taken over: what was seen says nothing about it.
+    pub(super) fn forget(&mut self) {
+        (self.sweeps, self.clean_since) = (0, None);
+    }
+}
+
+/// If the old key still appears after so many, somebody keeps writing with it.
+const SWEEPS_MAX: u32 = 10;
 
 /// Lets the first range of each relation begin, and the last one end, where the relation does: what has come there since is swept, too.
 fn open_outwards(ranges: &mut [Range]) {
