@@ -15,6 +15,7 @@ pub fn rotation_error(error: &RotationError) -> CliError {
                 RecipeError::NoColumns
                 | RecipeError::Template { .. }
                 | RecipeError::TemplateColumn { .. }
+                | RecipeError::TemplateRewritten { .. }
                 | RecipeError::NoAssociatedData { .. } => Exit::Usage,
                 RecipeError::Unfit { .. } | RecipeError::SameKey(_) => Exit::Unusable,
             };

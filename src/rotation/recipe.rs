@@ -141,6 +141,16 @@ pub enum RecipeError {
         /// What the template names.
         missing: String,
     },
+    /// A template names a column that this very rotation rewrites.
+    #[error(
+        "column {column}: --aad names {named}, which is rewritten together with it: what is bound to the old value of {named} would not open beside the new one"
+    )]
+    TemplateRewritten {
+        /// The encrypted column.
+        column: String,
+        /// The other one, or itself.
+        named: String,
+    },
     /// Associated data was given for a format that has none.
     #[error("column {column}: --aad was given, and {format} authenticates no associated data")]
     NoAssociatedData {
@@ -271,6 +281,13 @@ impl Recipe {
             let Some(data) = column.parse_template(survey)? else {
                 continue;
             };
+            let rewritten = |name: &&String| position(&survey.values, name).is_some();
+            if let Some(named) = data.columns().iter().find(rewritten) {
+                return Err(RecipeError::TemplateRewritten {
+                    column: column.name.clone(),
+                    named: named.clone(),
+                });
+            }
             let positions = data
                 .columns()
                 .iter()

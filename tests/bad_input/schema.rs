@@ -170,6 +170,77 @@ fn what_is_unusual_but_safe_is_told_and_done() {
 }
 
 #[test]
+fn what_only_a_partition_has_is_found_before_the_first_write() {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = Pair::of("fernet");
+    // The encrypted column is the second of the table and the fourth of the partition that was attached.
+    desk.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, c text, CONSTRAINT everywhere CHECK (c <> '')) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF t FOR VALUES FROM (0) TO (20);
+         CREATE TABLE high (gone int, id int NOT NULL, also int, c text, CONSTRAINT everywhere CHECK (c <> ''));
+         ALTER TABLE high DROP COLUMN gone; ALTER TABLE high DROP COLUMN also;
+         ALTER TABLE t ATTACH PARTITION high FOR VALUES FROM (20) TO (100);
+         CREATE TABLE other (c text PRIMARY KEY);
+         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+         CREATE TRIGGER all_of_them BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch();
+         CREATE TRIGGER of_the_key BEFORE UPDATE OF id ON high FOR EACH ROW EXECUTE FUNCTION touch();
+         CREATE TRIGGER of_high BEFORE UPDATE OF c ON high FOR EACH ROW EXECUTE FUNCTION touch();
+         CREATE INDEX of_all ON t (c); CREATE INDEX of_low ON low (c); CREATE INDEX of_an_expression ON high (lower(c));
+         ALTER TABLE low ADD CONSTRAINT unique_low UNIQUE (c);
+         CREATE RULE of_low_too AS ON UPDATE TO low DO ALSO SELECT 1;
+         CREATE PUBLICATION of_t FOR TABLE t",
+    );
+    let values: Vec<_> = (1..=50).map(|id| Some(pair.old_value(&plaintext(id), b""))).collect();
+    desk.insert(Column::Text, 1, &values);
+    let plan = desk.on_t("plan", &pair, &[]);
+    let findings = &plan.expect(4);
+    let of_severity = |severity| {
+        let mut names = findings.findings(severity);
+        names.sort_unstable();
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of_severity("ask"), ["trigger:all_of_them", "trigger:of_high"]);
+    assert!(!of_severity("refuse").is_empty(), "a rule may turn an UPDATE into anything");
+    let notes = of_severity("note").join(" ");
+    for name in ["of_low", "of_an_expression", "of_all", "unique_low"] {
+        assert!(notes.contains(&format!("index:{name}")), "{name}: {notes}");
+    }
+    for name in ["high_c_idx", "low_c_idx"] {
+        assert!(!notes.contains(name), "{name} is a part of another: {notes}");
+    }
+    assert!(notes.contains("change-capture"), "{notes}");
+    assert_eq!(notes.matches("check").count(), 1, "{notes}");
+    desk.on_t(
+        "rotate",
+        &pair,
+        &["--accept", "trigger:all_of_them", "--accept", "trigger:of_high"],
+    )
+    .expect(4);
+
+    desk.execute("DROP RULE of_low_too ON low; ALTER TABLE low ADD FOREIGN KEY (c) REFERENCES other NOT VALID");
+    let run = desk.on_t(
+        "rotate",
+        &pair,
+        &["--accept", "trigger:all_of_them", "--accept", "trigger:of_high"],
+    );
+    run.expect(4);
+    assert!(run.stdout.contains("low_c_fkey"), "{}", run.stdout);
+}
+
+#[test]
+fn a_column_that_identifies_rows_is_not_rewritten() {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = Pair::of("fernet");
+    desk.execute("CREATE TABLE t (id int, c text, PRIMARY KEY (c, id))");
+    desk.insert(Column::Text, 1, &[Some(pair.old_value(&plaintext(1), b""))]);
+    for command in ["plan", "rotate"] {
+        let run = desk.on_t(command, &pair, &[]);
+        run.expect(4);
+        assert!(run.stdout.contains("identifies rows"), "{}", run.stdout);
+    }
+}
+
+#[test]
 fn a_column_that_is_too_narrow_is_refused_or_quarantined_and_never_cut() {
     let Some(desk) = Desk::postgres() else { return };
     let pair = Pair::of("aes-gcm-hex");

@@ -273,6 +273,26 @@ fn values_of_other_rows_are_not_laundered() {
     }
 }
 
+/// Both columns are rewritten at once: the one would be bound to what the other no longer holds.
+#[test]
+fn associated_data_of_a_column_that_is_rewritten_too_is_refused() {
+    for desk in Desk::each() {
+        desk.execute("CREATE TABLE t (id bigint PRIMARY KEY, c text, d text)");
+        let pair = Pair::of("aes-gcm-base64");
+        for template in ["{d}", "t.c:{id}:{c}", "{D}"] {
+            for command in ["plan", "rotate"] {
+                let run = desk.on_t(command, &pair, &["--column", "d", "--aad", "t", "--aad", template]);
+                run.expect(2);
+                assert!(
+                    run.stderr.contains("rewritten together with it"),
+                    "{template}: {}",
+                    run.stderr
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_value_that_both_keys_accept_is_refused() {
     for desk in Desk::each() {

@@ -5,64 +5,25 @@ use sqlx::postgres::PgConnection;
 
 use super::error::store_error;
 use super::guard::refused_keys;
-use super::survey::{Described, Resolved};
+use super::survey::Resolved;
 use crate::store::StoreError;
 use crate::store::survey::{Column, Observation};
 
-/// Triggers, rules, indexes, constraints, publications: what an UPDATE of the encrypted columns would set in motion.
+/// Triggers, rules, indexes, constraints, publications: what an UPDATE of the encrypted columns would set in motion. Rows are updated in
+/// the partition where they are, which may have some of its own; what all have from the table is told once.
 pub(super) async fn hazards(
     connection: &mut PgConnection,
     table: &Resolved,
-    columns: &[Described],
     values: &[Column],
     observations: &mut Vec<Observation>,
 ) -> Result<(), StoreError> {
-    let attnums: Vec<i16> = columns
-        .iter()
-        .filter(|described| values.iter().any(|value| value.name == described.column.name))
-        .map(|described| described.attnum)
-        .collect();
-    let name_of = |attnum: i16| {
-        columns
-            .iter()
-            .find(|described| described.attnum == attnum)
-            .map_or_else(String::new, |described| described.column.name.clone())
-    };
-    let rows = sqlx::query(
-        "SELECT 'trigger', t.tgname::text, 0::int2, false FROM pg_trigger t
-          WHERE t.tgrelid = $1::int8::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 16) <> 0
-            AND (t.tgattr = '' OR t.tgattr::int2[] && $2::int2[])
-            AND NOT (starts_with(t.tgname::text, 'zz_reseal_guard_') AND t.tgfoid IN (SELECT oid FROM pg_proc
-                      WHERE pronamespace = to_regnamespace('reseal')))
-         UNION ALL
-         SELECT 'guard', substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_') || ' '
-                || string_agg(split_part(encode(t.tgargs, 'escape'), '\\000', 1), ','), 0::int2, false FROM pg_trigger t
-          WHERE t.tgrelid = $1::int8::oid AND t.tgname ~ '^zz_reseal_guard_[0-9a-f]+_[0-9]+_update$' AND t.tgenabled <> 'D'
-            AND t.tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('reseal'))
-          GROUP BY substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_')
-         UNION ALL
-         SELECT 'rule', r.rulename::text, 0::int2, false FROM pg_rewrite r
-          WHERE r.ev_class = $1::int8::oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'
-         UNION ALL
-         SELECT DISTINCT 'index', c.relname::text, d.refobjsubid::int2, i.indisunique FROM pg_depend d
-           JOIN pg_index i ON i.indexrelid = d.objid JOIN pg_class c ON c.oid = i.indexrelid
-          WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::int8::oid
-            AND d.refobjsubid = ANY ($2::int2[])
-         UNION ALL
-         SELECT CASE contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, conname::text, 0::int2, false FROM pg_constraint
-          WHERE (conrelid = $1::int8::oid AND contype IN ('f', 'c') AND conkey && $2::int2[]
-                 AND NOT (contype = 'c' AND conname ~ '^reseal_guard_[0-9a-f]+_[0-9]+$'))
-             OR (confrelid = $1::int8::oid AND contype = 'f' AND confkey && $2::int2[])
-         UNION ALL
-         SELECT 'publication', pubname::text, 0::int2, false FROM pg_publication_tables p
-          WHERE p.schemaname || '.' || p.tablename = $3",
-    )
-    .bind(i64::from(table.oid))
-    .bind(&attnums)
-    .bind(&table.display)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(store_error)?;
+    let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
+    let rows = sqlx::query(HAZARDS)
+        .bind(i64::from(table.oid))
+        .bind(names)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(store_error)?;
     for row in rows {
         let what: String = row.try_get(0).map_err(store_error)?;
         let name: String = row.try_get(1).map_err(store_error)?;
@@ -78,7 +39,7 @@ pub(super) async fn hazards(
             "rule" => Observation::Rule(name),
             "index" => Observation::IndexOnValue {
                 index: name,
-                column: name_of(row.try_get(2).map_err(store_error)?),
+                column: row.try_get(2).map_err(store_error)?,
                 unique: row.try_get(3).map_err(store_error)?,
             },
             "foreign key" => Observation::ForeignKeyOnValue(name),
@@ -86,15 +47,11 @@ pub(super) async fn hazards(
             _ => Observation::ChangeCapture(format!("publication {name}")),
         });
     }
-    let foreign_leaves = sqlx::query(
-        "WITH RECURSIVE tree AS (
-             SELECT $1::int8::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
-         SELECT c.oid::regclass::text FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind NOT IN ('r', 'p') AND c.oid <> $1::int8::oid",
-    )
-    .bind(i64::from(table.oid))
-    .fetch_all(connection)
-    .await
-    .map_err(store_error)?;
+    let foreign_leaves = sqlx::query(FOREIGN_LEAVES)
+        .bind(i64::from(table.oid))
+        .fetch_all(connection)
+        .await
+        .map_err(store_error)?;
     for row in foreign_leaves {
         observations.push(Observation::ForeignLeaf(row.try_get(0).map_err(store_error)?));
     }
@@ -111,6 +68,8 @@ pub(super) async fn server_state(
                                  WHEN current_setting('transaction_read_only')::bool THEN 'default_transaction_read_only is on' END
          UNION ALL SELECT 'rls', CASE WHEN row_security_active($1::int8::oid) THEN 'active' END
          UNION ALL SELECT 'privilege', CASE WHEN NOT has_table_privilege($1::int8::oid, 'SELECT') THEN 'SELECT on the table' END
+         UNION ALL (SELECT 'privilege', 'SELECT on the partition ' || relid::regclass FROM pg_partition_tree($1::int8::oid::regclass)
+             WHERE isleaf AND level > 0 AND NOT has_table_privilege(relid, 'SELECT') ORDER BY relid LIMIT 1)
          UNION ALL SELECT 'replicas', CASE WHEN n > 0 THEN n::text END FROM (SELECT count(*) AS n FROM pg_stat_replication) r",
     )
     .bind(i64::from(table.oid))
@@ -161,3 +120,49 @@ async fn slots(connection: &mut PgConnection, observations: &mut Vec<Observation
     }
     Ok(())
 }
+
+/// What, its name, and of an index the column and whether it is unique. `$1` is the table, `$2` the names of its encrypted columns,
+/// whose numbers differ between partitions. Indexes and constraints that a partition has from above are told where they were made.
+const HAZARDS: &str = "WITH RECURSIVE tree AS (
+             SELECT $1::int8::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid),
+         place AS (
+             SELECT tree.oid, a.attnum, a.attname::text FROM tree JOIN pg_attribute a ON a.attrelid = tree.oid
+              WHERE a.attname = ANY ($2::text[]) AND NOT a.attisdropped),
+         rel AS (SELECT oid, array_agg(attnum) AS attnums FROM place GROUP BY oid)
+         SELECT 'trigger', t.tgname::text, '', false FROM rel JOIN pg_trigger t ON t.tgrelid = rel.oid
+          WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 16) <> 0
+            AND (t.tgattr = '' OR t.tgattr::int2[] && rel.attnums)
+            AND NOT (starts_with(t.tgname::text, 'zz_reseal_guard_') AND t.tgfoid IN (SELECT oid FROM pg_proc
+                      WHERE pronamespace = to_regnamespace('reseal')))
+         UNION
+         SELECT 'guard', substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_') || ' '
+                || string_agg(split_part(encode(t.tgargs, 'escape'), '\\000', 1), ','), '', false FROM pg_trigger t
+          WHERE t.tgrelid = $1::int8::oid AND t.tgname ~ '^zz_reseal_guard_[0-9a-f]+_[0-9]+_update$' AND t.tgenabled <> 'D'
+            AND t.tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('reseal'))
+          GROUP BY substring(t.tgname FROM '^zz_reseal_guard_([0-9a-f]+)_')
+         UNION
+         SELECT 'rule', r.rulename::text, '', false FROM tree JOIN pg_rewrite r ON r.ev_class = tree.oid
+          WHERE r.ev_type = '2' AND r.ev_enabled <> 'D'
+         UNION
+         SELECT 'index', c.relname::text, place.attname, i.indisunique FROM place
+           JOIN pg_index i ON i.indrelid = place.oid JOIN pg_class c ON c.oid = i.indexrelid
+          WHERE (place.attnum = ANY (i.indkey::int2[])
+                 OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                             AND d.refclassid = 'pg_class'::regclass AND d.refobjid = place.oid AND d.refobjsubid = place.attnum))
+            AND NOT EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+         UNION
+         SELECT CASE contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, conname::text, '', false FROM rel JOIN pg_constraint k
+             ON (k.conrelid = rel.oid AND k.contype IN ('f', 'c') AND k.conkey && rel.attnums
+                 AND NOT (k.contype = 'c' AND k.conname ~ '^reseal_guard_[0-9a-f]+_[0-9]+$'))
+             OR (k.confrelid = rel.oid AND k.contype = 'f' AND k.confkey && rel.attnums)
+          WHERE k.conparentid = 0
+         UNION
+         SELECT 'publication', p.pubname::text, '', false FROM tree JOIN pg_class c ON c.oid = tree.oid
+           JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_publication_tables p ON p.schemaname = n.nspname AND p.tablename = c.relname
+         ORDER BY 1, 2, 3";
+
+const FOREIGN_LEAVES: &str = "WITH RECURSIVE tree AS (
+         SELECT $1::int8::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
+     SELECT c.oid::regclass::text FROM tree JOIN pg_class c ON c.oid = tree.oid
+      WHERE c.relkind NOT IN ('r', 'p') AND c.oid <> $1::int8::oid";

@@ -49,6 +49,12 @@ pub async fn survey(connection: &mut PgConnection, target: &Target) -> Result<Su
     }
 
     let key = iteration_key(connection, &table, &columns, &mut observations).await?;
+    if let Some(both) = values.iter().find(|value| key.iter().any(|part| part.name == value.name)) {
+        return Err(StoreError::Refused(format!(
+            "the column {} identifies rows: it cannot be rewritten",
+            both.name
+        )));
+    }
     let relations = relations(connection, table.oid).await?;
     if table.kind == 'r' && relations.len() > 1 {
         observations.push(Observation::NotATable(
@@ -58,7 +64,7 @@ pub async fn survey(connection: &mut PgConnection, target: &Target) -> Result<Su
     if relations.len() > 1 || table.kind == 'p' {
         observations.push(Observation::Leaves(relations.len()));
     }
-    hazards(connection, &table, &columns, &values, &mut observations).await?;
+    hazards(connection, &table, &values, &mut observations).await?;
     server_state(connection, &table, &mut observations).await?;
     if let Some(filter) = &target.filter
         && let Err(reason) = probe_filter(connection, &table.sql_name, filter).await?
@@ -177,10 +183,10 @@ fn qualified(schema: &str, name: &str) -> Result<String, StoreError> {
 }
 
 /// A column with its number.
-pub(super) struct Described {
-    pub(super) attnum: i16,
+struct Described {
+    attnum: i16,
     generated: bool,
-    pub(super) column: Column,
+    column: Column,
 }
 
 async fn columns(connection: &mut PgConnection, table: u32) -> Result<Vec<Described>, StoreError> {

@@ -165,8 +165,8 @@ impl Session for SqliteSession {
         page: &mut Page,
     ) -> Result<PageEnd, StoreError> {
         if let Sieve::Since(position) = sieve {
-            let watch = Arc::clone(&self.watch);
-            if blocking(move || watch.changes()).await? == *position {
+            let (watch, position) = (Arc::clone(&self.watch), *position);
+            if blocking(move || watch.has_stayed_at(position)).await? {
                 page.clear();
                 return Ok(PageEnd::End);
             }

@@ -1,7 +1,7 @@
 //! Whether anybody has written to the file, told by SQLite itself: `PRAGMA data_version` of a connection changes whenever another one has
 //! committed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -33,7 +33,20 @@ impl Watch {
 
     /// Changes found so far. As long as the number stays the same, the file holds what it held.
     pub(super) fn changes(&self) -> Result<u64, StoreError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look(&mut self.seen())
+    }
+
+    /// Whether no change has been found since there were so many. What is known is not asked again: a look may have to wait.
+    pub(super) fn has_stayed_at(&self, changes: u64) -> Result<bool, StoreError> {
+        let mut seen = self.seen();
+        Ok(seen.changes == changes && self.look(&mut seen)? == changes)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self, seen: &mut Seen) -> Result<u64, StoreError> {
         let (connection, before) = match seen.connection.take() {
             Some((connection, version)) => (connection, Some(version)),
             None => (self.file.open_query_only()?, None),
