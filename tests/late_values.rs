@@ -275,7 +275,7 @@ fn heavy_a_transaction_that_was_open_before_the_run_is_waited_for() {
     let mut running = Running::start(rotation.command(&[]));
     // Others come and go: they have switched, and nobody waits for them.
     let mut quick = Live::open(&url);
-    for number in 0..20 {
+    for number in 0..50 {
         assert!(running.is_running(), "it did not wait");
         quick.insert(&Person::new(800, 1).seal(800 * GAP + number, &new));
         std::thread::sleep(std::time::Duration::from_millis(50));

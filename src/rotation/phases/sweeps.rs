@@ -34,24 +34,32 @@ impl Run<'_> {
         // What a crash of the server would undo, it undoes before the sweep looks.
         self.patiently("sweep", || self.store.settle()).await?;
         let now = self.moment().await?;
-        let (census, written) = self.sweep(now.as_ref(), swept.clean_since.as_ref()).await?;
+        let accuses = !std::mem::take(&mut swept.excuses);
+        let (census, written) = self.sweep(now.as_ref(), swept.clean_since.as_ref(), accuses).await?;
         swept.counters += written;
         swept.sweeps += 1;
         swept.clean_since = now.filter(|_| census.due == 0 && census.withheld == 0);
         Ok(census)
     }
 
-    async fn sweep(&self, now: Option<&Moment>, clean_since: Option<&Moment>) -> Result<(Census, Counters), RotationError> {
+    async fn sweep(
+        &self,
+        now: Option<&Moment>,
+        clean_since: Option<&Moment>,
+        accuses: bool,
+    ) -> Result<(Census, Counters), RotationError> {
         let pieces = self.pieces_to_sweep(now, clean_since).await?;
         self.begin(Step::Sweep, pieces.len());
         let mut workshop = self.workshop.clone();
         workshop.work.step = "sweep";
         let shared = self.workshop.shared();
-        workshop.rewriters.late = Some(LateWatch::new(
-            self.late_policy(),
-            Arc::clone(&shared.left_behind),
-            Arc::clone(&shared.withheld),
-        ));
+        workshop.rewriters.late = accuses.then(|| {
+            LateWatch::new(
+                self.late_policy(),
+                Arc::clone(&shared.left_behind),
+                Arc::clone(&shared.withheld),
+            )
+        });
         let yields = self
             .crew("sweep", self.readers, pieces, move |session| {
                 let labour: Box<dyn Labour<Piece = SweepPiece, Yield = (Census, Counters)>> = Box::new(Sweep {
@@ -148,9 +156,19 @@ pub(super) struct Swept {
     pub(super) sweeps: u32,
     /// When the last one began, if it found nothing to do.
     clean_since: Option<Moment>,
+    /// Whether the next one accuses nobody: it meets what transactions wrote that had begun before the run.
+    excuses: bool,
 }
 
 impl Swept {
+    /// Nothing yet. The first sweep `excuses` what it finds.
+    pub(super) fn nothing(excuses: bool) -> Self {
+        Self {
+            excuses,
+            ..Self::default()
+        }
+    }
+
     /// Whether there have been so many that somebody keeps writing with the old key.
     pub(super) fn is_enough(&self) -> bool {
         self.sweeps >= SWEEPS_MAX

@@ -51,6 +51,6 @@ impl Run<'_> {
 }
 
 /// An application's transactions take milliseconds. Whoever takes longer does not keep the ranges waiting.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 const LOOK_LAST: Duration = Duration::from_millis(500);
