@@ -6,6 +6,7 @@
 mod support;
 
 mod faults {
+    pub mod back;
     pub mod busy;
     pub mod proving;
 }
@@ -529,15 +530,7 @@ fn heavy_a_frozen_run_that_was_taken_over_cannot_write_on_sqlite() {
 fn freeze(home: &Home) {
     let mut scene = Scene::new(home, PEOPLE);
     let first = scene.rotation(home).start_and_get_going(SLOWLY);
-    // Not inside a transaction of SQLite: its lock could only be taken from a dead process.
-    wait_until("it is frozen between two batches", || {
-        first.signal(Signal::STOP);
-        let between = scene.live.may_write();
-        if !between {
-            first.signal(Signal::CONT);
-        }
-        between
-    });
+    stop_between_batches(&first, &mut scene.live);
 
     let refused = scene.rotation(home).run(SLOWLY);
     assert_eq!(refused.code, Some(6), "{}", refused.text());
@@ -557,6 +550,18 @@ fn freeze(home: &Home) {
     scene.assert_complete(&finished);
 }
 
+/// Not inside a transaction of SQLite: its lock could only be taken from a dead process.
+fn stop_between_batches(run: &Running, live: &mut Live) {
+    wait_until("it is frozen between two batches", || {
+        run.signal(Signal::STOP);
+        let between = live.may_write();
+        if !between {
+            run.signal(Signal::CONT);
+        }
+        between
+    });
+}
+
 #[test]
 fn heavy_a_frozen_run_wakes_when_everything_is_done_on_postgres() {
     let Some(home) = Home::postgres() else { return };
@@ -571,14 +576,7 @@ fn heavy_a_frozen_run_wakes_when_everything_is_done_on_sqlite() {
 fn wake_too_late(home: &Home) {
     let mut scene = Scene::new(home, PEOPLE);
     let first = scene.rotation(home).start_and_get_going(SLOWLY);
-    wait_until("it is frozen between two batches", || {
-        first.signal(Signal::STOP);
-        let between = scene.live.may_write();
-        if !between {
-            first.signal(Signal::CONT);
-        }
-        between
-    });
+    stop_between_batches(&first, &mut scene.live);
     let finished = scene.rotation(home).run(&["--take-over"]);
     scene.assert_complete(&finished);
     let before = (scene.live.snapshot().rows, scene.live.control());

@@ -26,7 +26,7 @@ pub struct PlanIdentity {
     pub id: String,
     /// The table, for people.
     pub table: String,
-    /// Columns and formats, for people.
+    /// Columns and formats, for people: `name:format>format:associated data`, separated by `; `.
     pub columns: String,
     /// Fingerprints of the source keys.
     pub from: String,
@@ -34,12 +34,34 @@ pub struct PlanIdentity {
     pub to: String,
 }
 
+impl PlanIdentity {
+    /// Whether a run of this plan may take values away from where `other` has moved them, both being of one table: they share a column,
+    /// and want it under another key, or in another form. Columns of the same target are only moved there by both, whatever their rows.
+    pub fn undoes(&self, other: &Self) -> bool {
+        let mut shared = self.columns().flat_map(|mine| {
+            let theirs = other.columns();
+            theirs.filter_map(move |theirs| name(mine).eq_ignore_ascii_case(name(theirs)).then_some(mine != theirs))
+        });
+        shared.any(|is_in_another_form| is_in_another_form || self.to != other.to)
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.split("; ")
+    }
+}
+
+/// The name of a recorded column. One with such signs in it gives the same wrong name wherever it is recorded.
+fn name(column: &str) -> &str {
+    let left = column.split_once('>').map(|(left, _)| left);
+    left.and_then(|left| left.rsplit_once(':')).map_or(column, |(name, _)| name)
+}
+
 /// A plan as it stands in the database.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// What it is about.
     pub identity: PlanIdentity,
-    /// Grows with every take-over; the epoch of all ranges of the current owner.
+    /// Grows whenever a plan of the same table is claimed; the epoch of all ranges of the current owner.
     pub generation: i64,
     /// Where it stands.
     pub status: PlanStatus,
@@ -196,4 +218,48 @@ pub struct LateValues {
     pub values: Vec<StoredLate>,
     /// All of them, counted.
     pub total: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(columns: &str, from: &str, to: &str) -> PlanIdentity {
+        PlanIdentity {
+            id: String::new(),
+            table: "people".to_owned(),
+            columns: columns.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        }
+    }
+
+    #[test]
+    fn plans_undo_each_other_where_they_want_the_same_column_elsewhere() {
+        let both = "email:fernet>fernet:; note:fernet>fernet:";
+        let forth = plan(both, "a", "b");
+        for (other, undoes) in [
+            (plan(both, "b", "a"), true),
+            (plan(both, "a", "c"), true),
+            (plan("note:fernet>fernet:", "b", "a"), true),
+            (plan("Note:fernet>fernet:", "b", "a"), true),
+            (plan("note:fernet>tink:", "a", "b"), true),
+            (plan("card:fernet>fernet:", "b", "a"), false),
+            // Another condition on rows, or another key to come from.
+            (plan(both, "a", "b"), false),
+            (plan(both, "a,c", "b"), false),
+            (plan("note:fernet>fernet:", "a", "b"), false),
+        ] {
+            assert_eq!((forth.undoes(&other), other.undoes(&forth)), (undoes, undoes), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_shared_column_is_found_whatever_its_name() {
+        for name in ["a; b", "a:b", "a>b", "a:b>c:d", "; ", ":", ">", "x:y>z; u"] {
+            let one = plan(&format!("{name}:tink>tink:t.{{id}}; n:tink>tink:"), "a", "b");
+            let other = plan(&format!("m:tink>tink:; {name}:tink>tink:t.{{id}}"), "b", "a");
+            assert!(one.undoes(&other), "{name}");
+        }
+    }
 }

@@ -71,7 +71,8 @@ impl<'p> Ledgers<'p> {
         Ok(found.into_iter().flatten().max_by(order))
     }
 
-    /// How many runs of rotations a database has seen, of all plans and keysets; `None` without progress tables. Writes nothing.
+    /// A number that grows with every run of a rotation that a database sees, of all plans and keysets; `None` without progress tables.
+    /// Writes nothing.
     pub async fn runs(&mut self, at: usize, stop: &Stop) -> Result<Option<u64>, ProtocolError> {
         let count = async |control: &mut dyn Control, ()| {
             if !control.exists().await? {

@@ -1,7 +1,7 @@
 //! What was last seen of the databases of a keyset, beside its keyring: one that was restored from a backup meanwhile is older than that.
 //!
 //! Such a database is no damage, but nobody should go on in it without a look: values that were moved are back under keys that readers
-//! are no longer given. The file holds counts of runs, and no secret; without it nothing is noticed, and nothing else changes.
+//! are no longer given. The file holds counts that grow with runs, and no secret; without it nothing is noticed, and nothing else changes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ struct Marks {
     version: u32,
     /// Whether a rotation was open: only without one may the progress tables be dropped.
     open: bool,
-    /// Runs of rotations by database, of all plans and keysets: a number that only grows.
+    /// What grows with every run of a rotation, by database, of all plans and keysets.
     runs: BTreeMap<String, u64>,
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn compare(managed: &Managed, ledgers: &mut Ledgers<'_>, stop: 
     for (at, place) in managed.places.iter().enumerate() {
         let seen = marks.runs.get(&place.name).copied().unwrap_or(0);
         match ledgers.runs(at, stop).await? {
-            Some(now) if now < seen => older.push(format!("{} ({now} runs of rotations, after {seen})", place.name)),
+            Some(now) if now < seen => older.push(format!("{} (its count of runs is {now}, and was {seen})", place.name)),
             None if seen > 0 && marks.open => older.push(format!("{} (no run of a rotation, after {seen})", place.name)),
             _ => {}
         }

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _};
 
-use super::control_sql::{DIALECT, MIGRATION_LOCK, MIGRATIONS, SELECT_PLAN, SELECT_RANGE};
+use super::control_sql::{
+    CLAIM_LOCK, CLAIM_PLAN, DIALECT, MIGRATION_LOCK, MIGRATIONS, RAISE_PLANS, RAISE_RANGES, SELECT_PLAN, SELECT_RANGE,
+};
 use super::error::store_error;
 use super::late;
 use crate::store::control::{
@@ -139,32 +141,42 @@ impl Control for PostgresControl {
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError> {
         self.check_version().await?;
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
-        let row = sqlx::query(
-            "INSERT INTO reseal.plan AS p (id, table_name, columns, from_keys, to_key, generation, status, owner)
-             VALUES ($1, $2, $3, $4, $5, 1, 'running', $6)
-             ON CONFLICT (id) DO UPDATE SET generation = p.generation + 1, owner = EXCLUDED.owner, updated_at = clock_timestamp()
-             RETURNING generation",
-        )
-        .bind(&identity.id)
-        .bind(&identity.table)
-        .bind(&identity.columns)
-        .bind(&identity.from)
-        .bind(&identity.to)
-        .bind(owner)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-        let generation: i64 = row.try_get(0).map_err(store_error)?;
-        sqlx::query("UPDATE reseal.range SET epoch = $2 WHERE plan_id = $1")
-            .bind(&identity.id)
-            .bind(generation)
+        // Two claims at once: the second sees the plan that the first began, and raises it.
+        sqlx::query("SELECT pg_advisory_xact_lock($1, 0)")
+            .bind(CLAIM_LOCK)
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;
+        sqlx::query(RAISE_PLANS)
+            .bind(&identity.table)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        for other in plans_of(&mut transaction, &identity.table).await? {
+            if other.status != PlanStatus::Verified && identity.undoes(&other.identity) {
+                begin_afresh(&mut transaction, &other.identity.id).await?;
+            }
+        }
+        sqlx::query(CLAIM_PLAN)
+            .bind(&identity.id)
+            .bind(&identity.table)
+            .bind(&identity.columns)
+            .bind(&identity.from)
+            .bind(&identity.to)
+            .bind(owner)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        sqlx::query(RAISE_RANGES)
+            .bind(&identity.table)
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        // Read here: afterwards its generation may be that of the next claim already.
+        let plans = plans_of(&mut transaction, &identity.table).await?;
+        let claimed = plans.into_iter().find(|plan| plan.identity.id == identity.id);
         transaction.commit().await.map_err(store_error)?;
-        self.plan(&identity.id)
-            .await?
-            .ok_or_else(|| StoreError::State("the plan vanished while it was being claimed".to_owned()))
+        claimed.ok_or_else(|| StoreError::State("the plan vanished while it was being claimed".to_owned()))
     }
 
     async fn add_ranges(&mut self, plan: &Plan, intervals: &[Interval]) -> Result<(), StoreError> {
@@ -231,16 +243,7 @@ impl Control for PostgresControl {
     async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
         require_current(&mut transaction, plan).await?;
-        for sql in [
-            "UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1",
-            "UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1",
-        ] {
-            sqlx::query(sql)
-                .bind(&plan.identity.id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(store_error)?;
-        }
+        begin_afresh(&mut transaction, &plan.identity.id).await?;
         transaction.commit().await.map_err(store_error)
     }
 
@@ -310,6 +313,32 @@ async fn require_current(connection: &mut PgConnection, plan: &Plan) -> Result<(
     } else {
         Err(StoreError::Superseded)
     }
+}
+
+/// Whatever was worked through is due again; the counters stay.
+async fn begin_afresh(connection: &mut PgConnection, plan: &str) -> Result<(), StoreError> {
+    for sql in [
+        "UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1",
+        "UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1",
+    ] {
+        sqlx::query(sql)
+            .bind(plan)
+            .execute(&mut *connection)
+            .await
+            .map_err(store_error)?;
+    }
+    Ok(())
+}
+
+async fn plans_of(connection: &mut PgConnection, table: &str) -> Result<Vec<Plan>, StoreError> {
+    sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} WHERE table_name = $1")))
+        .bind(table)
+        .fetch_all(connection)
+        .await
+        .map_err(store_error)?
+        .iter()
+        .map(plan_of)
+        .collect()
 }
 
 /// Statements of the ledger answer with numbers and texts only.

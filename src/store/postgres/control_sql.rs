@@ -11,6 +11,21 @@ pub(super) const SELECT_RANGE: &str =
 
 /// "rsl0"
 pub(super) const MIGRATION_LOCK: i32 = 0x7273_6c30;
+/// "rsl3"
+pub(super) const CLAIM_LOCK: i32 = 0x7273_6c33;
+
+/// Of every plan of the table: rows that an earlier holder has read must not be written under the fence of another plan either.
+pub(super) const RAISE_PLANS: &str = "UPDATE reseal.plan SET generation = generation + 1 WHERE table_name = $1";
+
+/// A plan that is known was raised already.
+pub(super) const CLAIM_PLAN: &str =
+    "INSERT INTO reseal.plan (id, table_name, columns, from_keys, to_key, generation, status, owner)
+    VALUES ($1, $2, $3, $4, $5, 1, 'running', $6)
+    ON CONFLICT (id) DO UPDATE SET owner = EXCLUDED.owner, updated_at = clock_timestamp()";
+
+/// Finished ranges too: sweeps write under their fence. A batch under way holds the row of its range, and is waited for.
+pub(super) const RAISE_RANGES: &str =
+    "UPDATE reseal.range AS r SET epoch = p.generation FROM reseal.plan AS p WHERE p.id = r.plan_id AND p.table_name = $1";
 
 /// What makes each version out of the one before it; the first makes it out of nothing.
 pub(super) const MIGRATIONS: &[&str] = &[TABLES, TABLES_2, TABLES_3, TABLES_4];

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::connect::{DatabaseFile, Handle, blocking};
 use super::control_rows::{damaged, parameter, read_field, read_plan, read_quarantine, read_range};
 use super::control_sql::{
-    ADD_RANGE, ADVANCE, CLAIM_PLAN, CLAIM_RANGES, DIALECT, MIGRATIONS, PLAN_COLUMNS, RANGE_COLUMNS, RESTART_RANGES, SET_STATUS,
-    SET_VERSION,
+    ADD_RANGE, ADVANCE, CLAIM_PLAN, DIALECT, MIGRATIONS, PLAN_COLUMNS, RAISE_PLANS, RAISE_RANGES, RANGE_COLUMNS,
+    RESTART_RANGES, SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::late;
@@ -121,12 +121,16 @@ impl Control for SqliteControl {
                 from,
                 to,
             } = &identity;
+            let claim = (id, table, columns, from, to, &owner, PlanStatus::Running.as_str());
+            connection.execute(RAISE_PLANS, [table]).map_err(from_sqlite)?;
+            for other in plans_of(connection, table)? {
+                if other.status != PlanStatus::Verified && identity.undoes(&other.identity) {
+                    begin_afresh(connection, &other.identity.id)?;
+                }
+            }
             connection
-                .execute(
-                    CLAIM_PLAN,
-                    (id, table, columns, from, to, &owner, PlanStatus::Running.as_str()),
-                )
-                .and_then(|_| connection.execute(CLAIM_RANGES, [id]))
+                .execute(CLAIM_PLAN, claim)
+                .and_then(|_| connection.execute(RAISE_RANGES, [table]))
                 .map_err(from_sqlite)?;
             plan(connection, id)?.ok_or_else(|| damaged("a plan that was just written is missing"))
         })
@@ -186,11 +190,7 @@ impl Control for SqliteControl {
         let plan = plan.clone();
         self.write(move |connection| {
             check_generation(connection, &plan)?;
-            connection
-                .execute(RESTART_RANGES, [&plan.identity.id])
-                .and_then(|_| connection.execute(SET_STATUS, (&plan.identity.id, PlanStatus::Running.as_str())))
-                .map(drop)
-                .map_err(from_sqlite)
+            begin_afresh(connection, &plan.identity.id)
         })
         .await
     }
@@ -315,6 +315,20 @@ fn check_generation(connection: &Connection, plan: &Plan) -> Result<(), StoreErr
 fn plan(connection: &Connection, id: &str) -> Result<Option<Plan>, StoreError> {
     let sql = format!("SELECT {PLAN_COLUMNS} FROM reseal_plan WHERE id = ?1");
     Ok(collect(connection, &sql, [id], read_plan)?.pop())
+}
+
+fn plans_of(connection: &Connection, table: &str) -> Result<Vec<Plan>, StoreError> {
+    let sql = format!("SELECT {PLAN_COLUMNS} FROM reseal_plan WHERE table_name = ?1");
+    collect(connection, &sql, [table], read_plan)
+}
+
+/// Whatever was worked through is due again; the counters stay.
+fn begin_afresh(connection: &Connection, plan: &str) -> Result<(), StoreError> {
+    connection
+        .execute(RESTART_RANGES, [plan])
+        .and_then(|_| connection.execute(SET_STATUS, (plan, PlanStatus::Running.as_str())))
+        .map(drop)
+        .map_err(from_sqlite)
 }
 
 /// The rows of a statement, if the tables are there and understood.

@@ -166,14 +166,19 @@ pub(super) const PLAN_COLUMNS: &str =
 pub(super) const RANGE_COLUMNS: &str = "id, relation, after_key, upto_key, cursor_key, epoch, done, rows_scanned, values_reencrypted, \
     rows_reencrypted, values_already_current, values_null, lost_races";
 
+/// Of every plan of the table: rows that an earlier holder has read must not be written under the fence of another plan either.
+pub(super) const RAISE_PLANS: &str = "UPDATE reseal_plan SET generation = generation + 1 WHERE table_name = ?1";
+
+/// A plan that is known was raised already.
 pub(super) const CLAIM_PLAN: &str = "
 INSERT INTO reseal_plan (id, table_name, column_names, from_keys, to_key, owner, status, generation, created_at, updated_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-ON CONFLICT (id) DO UPDATE SET generation = generation + 1, owner = excluded.owner, updated_at = excluded.updated_at";
+ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, updated_at = excluded.updated_at";
 
 /// Finished ranges too: sweeps write under their fence.
-pub(super) const CLAIM_RANGES: &str =
-    "UPDATE reseal_range SET epoch = (SELECT generation FROM reseal_plan WHERE id = ?1) WHERE plan = ?1";
+pub(super) const RAISE_RANGES: &str = "
+UPDATE reseal_range SET epoch = (SELECT generation FROM reseal_plan WHERE id = reseal_range.plan)
+WHERE plan IN (SELECT id FROM reseal_plan WHERE table_name = ?1)";
 
 pub(super) const ADD_RANGE: &str = "
 INSERT INTO reseal_range (plan, id, relation, after_key, upto_key, epoch, updated_at)

@@ -194,6 +194,117 @@ pub async fn a_take_over_bumps_every_range(fixture: &dyn Fixture) {
     assert_eq!(count_new(fixture).await, "20");
 }
 
+pub async fn a_claim_fences_off_every_plan_of_its_table(fixture: &dyn Fixture) {
+    table(fixture, 10).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let stale = control.ranges("plan").await.unwrap().remove(0);
+    let elsewhere = PlanIdentity {
+        table: "another".to_owned(),
+        ..identity("elsewhere")
+    };
+    let elsewhere = control.claim_plan(&elsewhere, "cy@host").await.unwrap();
+
+    let back = PlanIdentity {
+        from: "new".to_owned(),
+        to: "old".to_owned(),
+        ..identity("back")
+    };
+    let mut other = fixture.store().control().await.unwrap();
+    assert_eq!(other.claim_plan(&back, "bob@host").await.unwrap().generation, 1);
+    for advance in [true, false] {
+        let error = batch(&mut *session, &stale.interval, None, rows(100), Some(&fence(&stale)), advance)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Superseded), "{error:?}");
+    }
+    for refused in [
+        control.add_ranges(&plan, &[]).await,
+        control.set_status(&plan, PlanStatus::Verified).await,
+        control.restart(&plan).await,
+        control.clear_quarantine(&plan).await,
+    ] {
+        assert!(matches!(refused, Err(StoreError::Superseded)), "{refused:?}");
+    }
+    assert_eq!(count_new(fixture).await, "0");
+    control.set_status(&elsewhere, PlanStatus::Verified).await.unwrap();
+
+    // It is still the plan of its last holder, until it is claimed again.
+    let now = control.plan("plan").await.unwrap().unwrap();
+    assert_eq!((now.owner.as_str(), now.status), ("ada@host", PlanStatus::Running));
+    let again = control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    assert!(again.generation > now.generation && now.generation > plan.generation);
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    assert_eq!(range.epoch, again.generation);
+    batch(&mut *session, &range.interval, None, rows(100), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    assert_eq!(count_new(fixture).await, "10");
+}
+
+pub async fn of_two_claims_at_once_one_is_fenced_off(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let (mut one, mut two) = (store.control().await.unwrap(), store.control().await.unwrap());
+    one.migrate().await.unwrap();
+    for round in 0..30 {
+        let (forth, back) = (identity(&format!("forth {round}")), identity(&format!("back {round}")));
+        let claims = tokio::join!(one.claim_plan(&forth, "ada@host"), two.claim_plan(&back, "bob@host"));
+        let mut current = 0;
+        for claim in [claims.0.unwrap(), claims.1.unwrap()] {
+            let now = one.plan(&claim.identity.id).await.unwrap().unwrap();
+            current += i32::from(now.generation == claim.generation);
+        }
+        assert_eq!(current, 1, "round {round}");
+    }
+}
+
+pub async fn what_a_plan_has_interrupted_and_undoes_begins_afresh(fixture: &dyn Fixture) {
+    table(fixture, 10).await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let range = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &range.interval, None, rows(4), Some(&fence(&range)), true)
+        .await
+        .unwrap();
+    control.set_status(&plan, PlanStatus::Swept).await.unwrap();
+    let before = control.ranges("plan").await.unwrap().remove(0);
+    assert!(before.cursor.is_some());
+
+    // Other columns, or the same with another condition on rows, leave it where it is.
+    let beside = [
+        PlanIdentity {
+            columns: "d (toy)".to_owned(),
+            from: "new".to_owned(),
+            to: "old".to_owned(),
+            ..identity("other columns")
+        },
+        identity("other rows"),
+    ];
+    for identity in &beside {
+        control.claim_plan(identity, "ada@host").await.unwrap();
+        assert_eq!(control.ranges("plan").await.unwrap()[0].cursor, before.cursor);
+        assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Swept);
+    }
+
+    let back = PlanIdentity {
+        from: "new".to_owned(),
+        to: "old".to_owned(),
+        ..identity("back")
+    };
+    let back = control.claim_plan(&back, "ada@host").await.unwrap();
+    let afresh = control.ranges("plan").await.unwrap().remove(0);
+    assert_eq!((&afresh.cursor, afresh.done), (&None, false));
+    assert_eq!((afresh.counters, &afresh.interval), (before.counters, &before.interval));
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
+
+    // What was verified is verified again before anybody believes it, and keeps its ranges.
+    control.set_status(&back, PlanStatus::Verified).await.unwrap();
+    control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
+    assert_eq!(control.plan("back").await.unwrap().unwrap().status, PlanStatus::Verified);
+}
+
 pub async fn stored_ranges_survive_a_new_connection(fixture: &dyn Fixture) {
     for table in crate::stores::fixture::key_tables(fixture) {
         table.fill(fixture).await;

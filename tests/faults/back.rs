@@ -1,0 +1,62 @@
+//! A rotation that was led back, with its keys exchanged, while it was under way: that is another plan of the same table.
+
+use rustix::process::Signal;
+
+use crate::support::people::Home;
+use crate::support::rotation::{Rotation, SLOWLY};
+use crate::{PEOPLE, Scene, stop_between_batches};
+
+impl Scene {
+    fn rotation_back<'a>(&'a self, home: &'a Home) -> Rotation<'a> {
+        Rotation::new(home, &self.new, &self.old)
+    }
+}
+
+#[test]
+fn heavy_a_frozen_run_that_was_led_back_cannot_write_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    wake_after_the_way_back(&home);
+}
+
+#[test]
+fn heavy_a_frozen_run_that_was_led_back_cannot_write_on_sqlite() {
+    wake_after_the_way_back(&Home::sqlite("wal"));
+}
+
+fn wake_after_the_way_back(home: &Home) {
+    let mut scene = Scene::new(home, PEOPLE);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    stop_between_batches(&first, &mut scene.live);
+    scene.rotation_back(home).complete(&["--take-over"]);
+    let before = (scene.live.snapshot().rows, scene.live.control());
+    first.signal(Signal::CONT);
+    let first = first.wait();
+    assert!(scene.live.snapshot().rows == before.0, "a stale run has written rows");
+    assert_eq!(scene.live.control(), before.1, "a stale run has moved a cursor");
+    assert_eq!(first.code, Some(6), "{}", first.text());
+    let (audit, _) = scene.still.audit(&mut scene.live);
+    assert_eq!((audit.under_old, audit.under_new), (scene.values, 0));
+}
+
+#[test]
+fn heavy_a_rotation_that_was_led_back_begins_afresh_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    forth_back_and_forth(&home);
+}
+
+#[test]
+fn heavy_a_rotation_that_was_led_back_begins_afresh_on_sqlite() {
+    forth_back_and_forth(&Home::sqlite("delete"));
+}
+
+fn forth_back_and_forth(home: &Home) {
+    let mut scene = Scene::new(home, PEOPLE);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    first.signal(Signal::INT);
+    assert_eq!(first.wait().code, Some(5));
+    scene.rotation_back(home).complete(&[]);
+    let last = scene.rotation(home).complete(&[]);
+    let (audit, _) = scene.still.audit(&mut scene.live);
+    assert_eq!((audit.under_old, audit.under_new), (0, scene.values));
+    assert_eq!(last.count("late_values_total"), 0, "nobody is accused of what was led back");
+}
