@@ -60,3 +60,46 @@ fn forth_back_and_forth(home: &Home) {
     assert_eq!((audit.under_old, audit.under_new), (0, scene.values));
     assert_eq!(last.count("late_values_total"), 0, "nobody is accused of what was led back");
 }
+
+#[test]
+fn a_run_does_not_sweep_under_the_epoch_of_another_on_postgres() {
+    let Some(home) = Home::postgres() else { return };
+    sweep_after_a_claim(
+        &home,
+        "CREATE FUNCTION claim() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {claim} RETURN NULL; END $$;
+         CREATE TRIGGER claim AFTER UPDATE ON reseal.plan FOR EACH ROW
+           WHEN (OLD.status = 'running' AND NEW.status = 'swept') EXECUTE FUNCTION claim()",
+    );
+}
+
+#[test]
+fn a_run_does_not_sweep_under_the_epoch_of_another_on_sqlite() {
+    sweep_after_a_claim(
+        &Home::sqlite("wal"),
+        "CREATE TRIGGER claim AFTER UPDATE ON reseal_plan WHEN OLD.status = 'running' AND NEW.status = 'swept' BEGIN {claim} END",
+    );
+}
+
+/// The plan is claimed when its ranges are done: no batch is under way that could be refused.
+fn sweep_after_a_claim(home: &Home, trigger: &str) {
+    let mut scene = Scene::new(home, 120);
+    let before = scene.live.snapshot().rows.swap_remove(0);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime
+        .block_on(async { home.store().control().await?.migrate().await })
+        .unwrap();
+    let mut claim = format!(
+        "UPDATE reseal.plan SET generation = generation + 1;
+         UPDATE reseal.range SET epoch = epoch + 1;
+         UPDATE people SET email = '{}' WHERE id = {};",
+        before.email, before.id
+    );
+    if home.database().is_none() {
+        claim = claim.replace("reseal.", "reseal_");
+    }
+    scene.live.execute(&trigger.replace("{claim}", &claim));
+    let stale = scene.rotation(home).run(&[]);
+    let (audit, _) = scene.still.audit(&mut scene.live);
+    assert_eq!(audit.under_old, 1, "a stale run has written a row");
+    assert_eq!(stale.code, Some(6), "{}", stale.text());
+}

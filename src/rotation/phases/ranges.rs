@@ -2,8 +2,8 @@
 
 use super::super::RotationError;
 use super::Run;
-use crate::store::StoreError;
 use crate::store::control::{Counters, Interval, Plan, Range};
+use crate::store::{Control, StoreError};
 
 impl Run<'_> {
     /// The plan's ranges: those of an earlier run, or new ones up to the largest key now.
@@ -17,11 +17,11 @@ impl Run<'_> {
 
     pub(super) async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
         let mut control = self.control().await?;
-        let mut ranges = control.ranges(&plan.identity.id).await?;
+        let mut ranges = own_ranges(&mut *control, plan).await?;
         if ranges.is_empty() {
             let intervals = self.store.intervals(&self.prepared.survey, self.pieces(), true).await?;
             control.add_ranges(plan, &intervals).await?;
-            ranges = control.ranges(&plan.identity.id).await?;
+            ranges = own_ranges(&mut *control, plan).await?;
         }
         self.controls.put_back(control);
         Ok(ranges)
@@ -38,7 +38,7 @@ impl Run<'_> {
     /// The ranges of every relation that is there now. Those of a partition that is gone stay behind, unfinished for good.
     async fn ranges_of_all_relations(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
         let mut control = self.control().await?;
-        let mut ranges = control.ranges(&plan.identity.id).await?;
+        let mut ranges = own_ranges(&mut *control, plan).await?;
         let relations = self.store.relations(&self.prepared.survey).await?;
         let fresh: Vec<Interval> = relations
             .iter()
@@ -51,7 +51,7 @@ impl Run<'_> {
             .collect();
         if !fresh.is_empty() {
             control.add_ranges(plan, &fresh).await?;
-            ranges = control.ranges(&plan.identity.id).await?;
+            ranges = own_ranges(&mut *control, plan).await?;
         }
         self.controls.put_back(control);
         ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
@@ -68,6 +68,15 @@ impl Run<'_> {
     fn pieces(&self) -> usize {
         let by_size = usize::try_from(self.prepared.survey.rows_estimate / ROWS_PER_RANGE).unwrap_or(RANGES_MAX);
         by_size.clamp(self.writers.max(self.readers), RANGES_MAX)
+    }
+}
+
+/// The ranges of a plan, unless it was claimed by another run since: they would be fenced by that one's epoch.
+async fn own_ranges(control: &mut dyn Control, plan: &Plan) -> Result<Vec<Range>, StoreError> {
+    let ranges = control.ranges(&plan.identity.id).await?;
+    match ranges.iter().all(|range| range.epoch == plan.generation) {
+        true => Ok(ranges),
+        false => Err(StoreError::Superseded),
     }
 }
 
