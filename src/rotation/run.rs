@@ -82,7 +82,7 @@ pub async fn rotate(
     let work = async {
         tokio::select! {
             outcome = locked(store, prepared, (progress, stop), (lag, upkeep), &identity, findings, &claimed) => outcome,
-            lost = hold(&**store, lock, prepared.options.away_max) => {
+            lost = hold(&**store, lock, prepared.options.away_max, || require_current(store, claimed.get())) => {
                 // Workers end after their batch; the fence stops those of a run that was taken over.
                 stop.request();
                 Err(RotationError::store("re-encrypt")(lost))
@@ -207,6 +207,15 @@ async fn taken_over_or_restored(store: &Arc<dyn Store>, claimed: &Plan, cause: S
             plan.generation, claimed.generation
         )),
         Some(_) => cause,
+    }
+}
+
+/// Fails when a plan of the table was claimed after this run's own. What it has not claimed yet it claims under its lock.
+async fn require_current(store: &Arc<dyn Store>, claimed: Option<&Plan>) -> Result<(), StoreError> {
+    let Some(claimed) = claimed else { return Ok(()) };
+    match known_plan(store, &claimed.identity).await? {
+        Some(plan) if plan.generation == claimed.generation => Ok(()),
+        _ => Err(StoreError::Superseded),
     }
 }
 

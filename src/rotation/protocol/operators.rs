@@ -43,10 +43,12 @@ impl<'m> Operators<'m> {
     /// Holds them. Returns when one is lost for good: somebody else has it, or its database stays away.
     pub(super) async fn keep(self) -> ProtocolError {
         let managed = self.managed;
-        let keeping = self
-            .locks
-            .into_iter()
-            .map(|(place, lock)| Box::pin(hold(&*place.store, lock, managed.options.away_max)));
+        // Whoever had the lock meanwhile has claimed the record, which says so at its next change.
+        let keeping = self.locks.into_iter().map(|(place, lock)| {
+            Box::pin(hold(&*place.store, lock, managed.options.away_max, || {
+                std::future::ready(Ok(()))
+            }))
+        });
         let (lost, _, _) = select_all(keeping).await;
         ProtocolError::store("lock", lost)
     }
