@@ -131,6 +131,10 @@ async fn locked(
     // A rotation that was verified before is verified again, and then there is nothing to write, not even a note of it.
     let mut due_again = false;
     if known.is_some_and(|plan| plan.status == PlanStatus::Verified) {
+        if prepared.options.take_over {
+            // Whoever it was taken from may not know of it yet.
+            before_the_first_write(&**store, Before::Answered, || claim(store, identity, owner, false)).await?;
+        }
         let run = Run::new(store, prepared, progress, stop, None);
         let census = run.verify_one_era().await?;
         let proof = match &guard {

@@ -39,9 +39,47 @@ fn wake_after_the_way_back(home: &Home) {
 }
 
 #[test]
+fn a_take_over_fences_off_every_plan_even_where_nothing_is_to_be_done() {
+    let home = Home::sqlite("wal");
+    let scene = Scene::new(&home, 60);
+    let generations = || -> Vec<i64> {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let plans = runtime.block_on(async { home.store().control().await?.plans().await });
+        plans.unwrap().iter().map(|plan| plan.generation).collect()
+    };
+    scene.rotation(&home).complete(&[]);
+    scene.rotation_back(&home).complete(&[]);
+    let before = generations();
+    scene.rotation_back(&home).complete(&[]);
+    assert_eq!(generations(), before, "what is verified again is not claimed");
+    scene.rotation_back(&home).complete(&["--take-over"]);
+    let raised: Vec<i64> = before.iter().map(|generation| generation + 1).collect();
+    assert_eq!(generations(), raised);
+}
+
+#[test]
 fn heavy_a_rotation_that_was_led_back_begins_afresh_on_postgres() {
     let Some(home) = Home::postgres() else { return };
     forth_back_and_forth(&home);
+}
+
+#[test]
+fn a_take_over_fences_off_other_plans_even_where_nothing_is_to_be_done() {
+    let home = Home::sqlite("wal");
+    let mut scene = Scene::new(&home, 60);
+    scene.rotation(&home).complete(&[]);
+    let forth = scene.live.control();
+    scene.rotation_back(&home).complete(&[]);
+    let back = scene.live.control();
+    scene.rotation_back(&home).complete(&[]);
+    assert_eq!(
+        scene.live.control(),
+        back,
+        "a verified rotation leaves no note of being verified again"
+    );
+    scene.rotation_back(&home).complete(&["--take-over"]);
+    assert_ne!(scene.live.control(), back);
+    let _ = forth;
 }
 
 #[test]
