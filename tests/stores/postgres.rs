@@ -1,9 +1,10 @@
 //! PostgreSQL: its fixture, and what only PostgreSQL has.
 
 use async_trait::async_trait;
+use reseal::store::control::Interval;
 use reseal::store::postgres::PostgresStore;
 use reseal::store::survey::{ColumnClass, Observation, Survey};
-use reseal::store::value::Kind;
+use reseal::store::value::{Cell, Key, Kind};
 use reseal::store::{PageEnd, Store, StoreError};
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Row as _, ValueRef as _};
@@ -527,6 +528,60 @@ async fn server_messages_lose_what_they_quote() {
     assert!(!format!("{error} {error:?}").contains("n:1"), "{error:?}");
     // The row that was refused is the first: nothing of the batch is there.
     assert_eq!(texts(&fixture, "SELECT c FROM t ORDER BY id").await, ["o:1", "n:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_keys_that_do_not_fit_the_table_are_refused() {
+    let Some(fixture) = PostgresFixture::create().await else {
+        return;
+    };
+    fixture
+        .execute(
+            "CREATE TABLE t (a int4, b uuid, d date, c text, PRIMARY KEY (a, b, d));
+             INSERT INTO t VALUES (7, gen_random_uuid(), '2024-02-29', 'o:1')",
+        )
+        .await;
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let cell = |kind, bytes| Cell { kind, bytes };
+    let (seven, uuid, date) = (7_i64.to_be_bytes(), [1; 16], [0; 4]);
+    let fits = [cell(Kind::Int, &seven), cell(Kind::Uuid, &uuid), cell(Kind::Date, &date)];
+    let wide = (1_i64 << 40).to_be_bytes();
+    let misfits = [
+        (0, cell(Kind::Int, &[])),
+        (0, cell(Kind::Int, &seven[5..])),
+        (0, cell(Kind::Int, &wide)),
+        (0, cell(Kind::Text, &seven)),
+        (0, Cell::NULL),
+        (1, cell(Kind::Uuid, &uuid[1..])),
+        (1, cell(Kind::Bytes, &uuid)),
+        (2, cell(Kind::Date, &seven)),
+    ];
+    let mut keys: Vec<Key> = misfits
+        .into_iter()
+        .map(|(at, misfit)| {
+            let mut cells = fits;
+            cells[at] = misfit;
+            Key::new(cells)
+        })
+        .collect();
+    keys.push(Key::new(fits[..2].iter().copied()));
+    keys.push(Key::new(fits.into_iter().chain([fits[0]])));
+    let interval = whole(&survey);
+    for key in keys {
+        let ends = Interval {
+            upto: Some(key.clone()),
+            ..interval.clone()
+        };
+        for (interval, cursor) in [(&interval, Some(&key)), (&ends, None)] {
+            let refused = batch(&mut *session, interval, cursor, rows(10), None, false).await;
+            assert!(matches!(refused, Err(StoreError::State(_))), "{key:?}: {refused:?}");
+        }
+    }
+    let last = Key::new(fits);
+    batch(&mut *session, &interval, Some(&last), rows(10), None, false)
+        .await
+        .unwrap();
 }
 
 const STATE_OF_VERSION_1: &str = "

@@ -21,8 +21,8 @@ use super::wide::{self, Width};
 use super::{late, rows, types};
 use crate::store::control::Interval;
 use crate::store::page::{Page, Shape, Swaps};
-use crate::store::survey::{Observation, Survey};
-use crate::store::value::Key;
+use crate::store::survey::{Column, Observation, Survey};
+use crate::store::value::{Cell, Key};
 use crate::store::waves::Waves;
 use crate::store::{Follow, PageEnd, PageLimits, Session, SetBatch, SetWriter, Sieve, StoreError, Witness, Writer, Written};
 
@@ -222,9 +222,17 @@ impl PostgresSession {
         })
     }
 
+    /// Adds the parts of a stored key; a key of another shape is a damaged cursor.
     fn add_key(&self, arguments: &mut PgArguments, key: &Key) -> Result<(), StoreError> {
+        let columns = &self.survey.key;
+        let is_of = |(column, cell): (&Column, Cell<'_>)| types::is_of(column.class, cell);
+        if key.cells().count() != columns.len() || !columns.iter().zip(key.cells()).all(is_of) {
+            return Err(StoreError::State(
+                "a stored cursor does not fit the table's key: the table changed, or the state is damaged".to_owned(),
+            ));
+        }
         let mut wire = Vec::new();
-        for (column, cell) in self.survey.key.iter().zip(key.cells()) {
+        for (column, cell) in columns.iter().zip(key.cells()) {
             wire.clear();
             types::push_wire(column, cell, &mut wire);
             add(

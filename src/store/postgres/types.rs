@@ -79,11 +79,32 @@ pub fn cell<'a>(class: ColumnClass, wire: Option<&'a [u8]>, scratch: &'a mut [u8
     Cell { kind, bytes: wire }
 }
 
+/// Whether a stored key cell is one that a column of this class can have had.
+pub fn is_of(class: ColumnClass, cell: Cell<'_>) -> bool {
+    let has = |kind, len| cell.kind == kind && cell.bytes.len() == len;
+    match class {
+        ColumnClass::Int(width) => cell.as_int().is_some_and(|number| {
+            let bits = 8 * (size_of::<i64>() - usize::from(width));
+            number << bits >> bits == number
+        }),
+        ColumnClass::Text => cell.kind == Kind::Text,
+        ColumnClass::Bytes => cell.kind == Kind::Bytes,
+        ColumnClass::Uuid => has(Kind::Uuid, 16),
+        ColumnClass::Timestamp => has(Kind::Timestamp, 8),
+        ColumnClass::TimestampTz => has(Kind::TimestampTz, 8),
+        ColumnClass::Date => has(Kind::Date, 4),
+        ColumnClass::Dynamic | ColumnClass::Padded | ColumnClass::Float | ColumnClass::Unsupported => cell.kind == Kind::Other,
+    }
+}
+
 /// Appends a key cell as the column's type wants it on the wire.
 pub fn push_wire(column: &Column, cell: Cell<'_>, out: &mut Vec<u8>) {
     match column.class {
-        // The canonical form is 8 bytes, big-endian: narrower types are its tail.
-        ColumnClass::Int(width) => out.extend_from_slice(&cell.bytes[cell.bytes.len() - usize::from(width)..]),
+        // The canonical form is 8 bytes, big-endian: narrower types are its tail. Another one the server refuses.
+        ColumnClass::Int(width) => {
+            let head = cell.bytes.len().saturating_sub(usize::from(width));
+            out.extend_from_slice(&cell.bytes[head..]);
+        }
         _ => out.extend_from_slice(cell.bytes),
     }
 }
