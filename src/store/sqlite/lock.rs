@@ -93,10 +93,8 @@ impl OperatorLock for LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Removed before it is unlocked, so that nobody locks a file that is about to go. One that is not ours stays.
-        if self.is_at_path().unwrap_or(false) {
-            let _ = fs::remove_file(&self.path);
-        }
+        // It stays, and names nobody: between a look at the path and a removal, a take-over may put a file of its own there.
+        let _ = self.file.set_len(0);
     }
 }
 
