@@ -488,6 +488,54 @@ fn heavy_partitions_attached_detached_and_dropped_meanwhile() {
     desk.on_t("rotate", &pair, &[]).expect(0);
 }
 
+#[test]
+fn rows_of_a_partition_that_was_detached_between_two_runs_stay_untouched() {
+    detached(|desk| {
+        desk.execute("UPDATE reseal.plan SET status = 'running'; UPDATE reseal.range SET done = false, cursor = NULL");
+        desk.execute("ALTER TABLE t DETACH PARTITION p1; UPDATE p1 SET c = was");
+    });
+}
+
+#[test]
+fn rows_of_a_partition_that_was_detached_before_the_sweeps_stay_untouched() {
+    detached(|desk| {
+        desk.execute("UPDATE reseal.plan SET status = 'running'; UPDATE reseal.range SET done = false, cursor = NULL");
+        desk.execute(
+            "UPDATE t SET c = was;
+             CREATE FUNCTION detach() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN ALTER TABLE t DETACH PARTITION p1; UPDATE p1 SET c = was; RETURN NULL; END $$;
+             CREATE TRIGGER detach AFTER UPDATE ON reseal.plan FOR EACH ROW
+               WHEN (OLD.status = 'running' AND NEW.status = 'swept') EXECUTE FUNCTION detach()",
+        );
+    });
+}
+
+/// Two partitions are rotated, one is detached on the way as `detach` says, and the same command is given again.
+fn detached(detach: impl Fn(&Desk)) {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = Pair::of("fernet");
+    desk.execute(
+        "CREATE TABLE t (id int8 PRIMARY KEY, c text, was text) PARTITION BY RANGE (id);
+         CREATE TABLE p0 PARTITION OF t FOR VALUES FROM (0) TO (20);
+         CREATE TABLE p1 PARTITION OF t FOR VALUES FROM (20) TO (40)",
+    );
+    for id in 0..40 {
+        let value = pair.old_value(&plaintext(id), b"");
+        let value = desk.literal(Column::Text, Some(&value));
+        desk.execute(&format!("INSERT INTO t VALUES ({id}, {value}, {value})"));
+    }
+    desk.on_t("rotate", &pair, &[]).expect(0);
+    detach(&desk);
+    let again = desk.on_t("rotate", &pair, &[]);
+    assert_eq!(desk.texts("SELECT count(*)::text FROM p1 WHERE c <> was"), ["0"]);
+    again.expect(0);
+    let values = desk.values(Column::Text);
+    assert_eq!(values.len(), 20);
+    for (id, value) in values {
+        assert_eq!(pair.open_new(value.as_ref().unwrap(), b""), plaintext(id));
+    }
+}
+
 /// Waits for the first column of a query to become `wanted`.
 pub fn wait_until(desk: &Desk, sql: &str, wanted: &str) {
     for _ in 0..600 {

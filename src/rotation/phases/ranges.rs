@@ -3,6 +3,7 @@
 use super::super::RotationError;
 use super::Run;
 use crate::store::control::{Counters, Interval, Plan, Range};
+use crate::store::survey::Relation;
 use crate::store::{Control, StoreError};
 
 impl Run<'_> {
@@ -15,6 +16,7 @@ impl Run<'_> {
         self.patiently("re-encrypt", || self.planned_ranges(plan)).await
     }
 
+    /// The plan's ranges in what is the table now. Those of a partition that was detached stay behind: its rows are nobody's to rewrite.
     pub(super) async fn planned_ranges(&self, plan: &Plan) -> Result<Vec<Range>, StoreError> {
         let mut control = self.control().await?;
         let mut ranges = own_ranges(&mut *control, plan).await?;
@@ -24,6 +26,7 @@ impl Run<'_> {
             ranges = own_ranges(&mut *control, plan).await?;
         }
         self.controls.put_back(control);
+        keep_those_of(&self.store.relations(&self.prepared.survey).await?, &mut ranges);
         Ok(ranges)
     }
 
@@ -54,7 +57,7 @@ impl Run<'_> {
             ranges = own_ranges(&mut *control, plan).await?;
         }
         self.controls.put_back(control);
-        ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
+        keep_those_of(&relations, &mut ranges);
         Ok(ranges)
     }
 
@@ -78,6 +81,10 @@ async fn own_ranges(control: &mut dyn Control, plan: &Plan) -> Result<Vec<Range>
         true => Ok(ranges),
         false => Err(StoreError::Superseded),
     }
+}
+
+fn keep_those_of(relations: &[Relation], ranges: &mut Vec<Range>) {
+    ranges.retain(|range| relations.iter().any(|relation| relation.sql_name == range.interval.relation));
 }
 
 fn unclaimed(id: i64, interval: Interval) -> Range {
