@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use age::x25519::Identity;
 use jiff::Timestamp;
-use reseal::app::{Keyring, Options, ReportError, ReportOptions, Unlock};
+use reseal::app::{Keyring, Options, ReportError, ReportOptions, TokenOptions, Unlock};
 use reseal::key::{Algorithm, Entry, KeyId, KeyringEdit, Keyset, OldPrimary, Previous, Seal};
 use reseal::store;
 use reseal::store::ledger::instance::{Instance, Instances};
@@ -64,9 +64,13 @@ impl File {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Keyset) -> T) -> T {
+        self.edit(|edit| change(edit.keyring_mut().keyset_mut(&KEYSET.parse().unwrap()).unwrap()))
+    }
+
+    fn edit<T>(&self, change: impl FnOnce(&mut KeyringEdit) -> T) -> T {
         let unlock = Unlock::Identities(vec![self.identity.clone()]);
         let mut edit = KeyringEdit::begin(&self.path(), unlock, 0, Duration::from_secs(5)).unwrap();
-        let done = change(edit.keyring_mut().keyset_mut(&KEYSET.parse().unwrap()).unwrap());
+        let done = change(&mut edit);
         edit.commit(Previous::Kept).unwrap();
         done
     }
@@ -148,6 +152,33 @@ fn an_instance_reports_what_its_next_seal_uses_and_takes_its_entry_away_at_its_e
 
         drop(reporting);
         assert!(listed(&url).is_empty());
+    }
+}
+
+#[test]
+fn whoever_only_signs_tokens_is_an_instance_too() {
+    for (url, _alive) in databases() {
+        let file = File::new();
+        let logins = Keyset::generate("logins".parse().unwrap(), Algorithm::Hs256, Timestamp::now()).unwrap();
+        file.edit(|edit| edit.insert(logins).unwrap());
+        let keyring = file.open(Timestamp::now);
+        let handle = keyring.tokens("logins", TokenOptions::default()).unwrap();
+        let _reporting = keyring.report_with(&url, "web-1", often(Duration::from_secs(60))).unwrap();
+        let first = reported(&url, |_| true);
+        assert_eq!(first.keyset, "logins");
+        assert_eq!(
+            (first.revision, first.seals_with),
+            (handle.revision(), Some(handle.primary().0))
+        );
+        let staged = file.edit(|edit| {
+            let keyset = edit.keyring_mut().keyset_mut(&"logins".parse().unwrap()).unwrap();
+            let staged = keyset.add(Algorithm::Hs256, Entry::Staged, Timestamp::now()).unwrap();
+            keyset.promote(staged, OldPrimary::Retires, Timestamp::now()).unwrap();
+            staged
+        });
+        let second = reported(&url, |one| one.revision > first.revision);
+        assert_eq!(second.seals_with, Some(staged.0));
+        assert_eq!(listed(&url).len(), 1, "a keyset that no handle was asked for is not used");
     }
 }
 

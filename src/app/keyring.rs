@@ -215,11 +215,12 @@ impl Shared {
         })
     }
 
-    /// What the next seal of each keyset will use, for the keysets that a handle was asked for. Where a keyset is used in several
-    /// formats, the ring that lags behind counts.
+    /// What the next seal of each keyset will use, or the next signature, for the keysets that a handle was asked for. Where a keyset is
+    /// used in several formats, the ring that lags behind counts.
     pub(super) fn next_seals(&self) -> Vec<NextSeal> {
         let mut seals: Vec<NextSeal> = Vec::new();
-        for ring in &lock(&self.keys).rings {
+        let keys = lock(&self.keys);
+        for ring in &keys.rings {
             let ring = ring.load();
             let opens = ring.compromised_opens.load(Ordering::Relaxed);
             match seals.iter_mut().find(|seal| seal.keyset == ring.keyset) {
@@ -237,6 +238,8 @@ impl Shared {
                 }),
             }
         }
+        // No keyset has both: keys that sign tokens seal no values.
+        seals.extend(keys.token_rings.iter().map(|ring| ring.load().next_seal()));
         seals
     }
 

@@ -18,8 +18,8 @@
 //! # }
 //! ```
 //!
-//! An instance that also says which revision it seals with ([`Keyring::report_to`]) is waited for by `reseal rotate`: no key is
-//! promoted before it has it, and none is retired while it may still seal with it.
+//! An instance that also says which revision it seals and signs with ([`Keyring::report_to`]) is waited for by `reseal rotate`: no key is
+//! promoted before it has it, and none is retired while it may still seal or sign with it.
 //!
 //! Everything here may be shared between threads. Sealing and opening take no lock: a new version of the file is prepared beside
 //! them and then swapped in. A file that is broken, half-written or older than what was seen keeps the keys that are there, and is

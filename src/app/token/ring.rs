@@ -3,6 +3,7 @@
 use super::error::TokenError;
 use super::signature::SigningKey;
 use crate::app::error::HandleError;
+use crate::app::keyring::NextSeal;
 use crate::key::{Key, KeyId, KeyState, Keyring, KeysetName};
 
 /// What a handle works with.
@@ -35,6 +36,17 @@ impl TokenRing {
             }
         }
         Ok(ring)
+    }
+
+    /// What a report says of the next signature.
+    pub(in crate::app) fn next_seal(&self) -> NextSeal {
+        NextSeal {
+            keyset: self.keyset.clone(),
+            revision: self.revision,
+            key: self.primary().0,
+            // A compromised key verifies nothing.
+            compromised_opens: 0,
+        }
     }
 
     /// The key that signs.
