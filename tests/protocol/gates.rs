@@ -136,6 +136,38 @@ pub fn whoever_vanishes_is_waited_for_until_the_lease_ends(kind: Kind) {
     assert!(finished.stderr.contains("php-1"), "{}", finished.stderr);
 }
 
+pub fn a_database_clock_that_jumps_forward_opens_no_gate(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let minute = Duration::from_secs(60);
+    let report = |of_the_second: u64| {
+        house.ack("php-1", 2, minute);
+        house.ack("php-2", of_the_second, minute);
+    };
+    report(1);
+    let mut running = house.rotate_until("introduce", PATIENT);
+    eventually("the new key is staged", || (house.keys().len() == 2).then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    house.execute(match kind {
+        Kind::Sqlite => {
+            "UPDATE reseal_instance SET seen_at = strftime('%Y-%m-%dT%H:%M:%fZ', seen_at, '-1 hour'),
+             lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', lease_until, '-1 hour')"
+        }
+        Kind::Postgres => {
+            "UPDATE reseal.instance SET seen_at = seen_at - interval '1 hour', lease_until = lease_until - interval '1 hour'"
+        }
+    });
+    // The one that has the key is the first to report by the new clock.
+    house.ack("php-1", 2, minute);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(house.keys()[0].1, KeyState::Primary, "promoted while php-2 lags behind");
+    report(1);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(house.keys()[0].1, KeyState::Primary);
+    report(2);
+    eventually("the promotion", || (house.keys()[1].1 == KeyState::Primary).then_some(()));
+    running.kill();
+}
+
 pub fn whoever_comes_back_with_an_older_revision_blocks_again(kind: Kind) {
     let Some(house) = House::build(kind, 20) else { return };
     let hour = Duration::from_secs(3600);

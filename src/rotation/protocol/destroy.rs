@@ -1,5 +1,6 @@
 //! Wiping a key for good, once nothing needs it: no value, no instance, no replica, no backup.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -34,7 +35,7 @@ pub async fn destroy(
         drop(trial);
         let asked = (GateKind::Retire, keyset.revision(), keyset.primary().id());
         let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
-        let now = gate::look(asked, &mut ledgers, stop).await?;
+        let now = gate::look(asked, &BTreeSet::new(), &mut ledgers, stop).await?;
         let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
         needs.extend(Replicas::mark(managed, stop).await?.need().await);
         needs.extend(open.map(|(_, record)| Need::Rotation {

@@ -1,13 +1,14 @@
 //! Gates: waiting until every live instance of an application has a revision of the keyset.
 //!
-//! Whether an instance is alive is the database's word alone. One that vanishes is waited for until its lease ends, and then named as
-//! gone; one that comes back with an older revision is waited for again. Nobody at all is not everybody: without instances a gate
+//! One that vanishes is waited for until its lease ends, by the database's clock and by our own, and then named as gone; one that comes
+//! back with an older revision is waited for again. Nobody at all is not everybody: without instances a gate
 //! opens only if the operator has said that there are none.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::ledgers::Ledgers;
+use super::presence::Presence;
 use super::{ProtocolError, Watch};
 use crate::key::KeyId;
 use crate::rotation::progress::Stop;
@@ -50,6 +51,8 @@ pub struct Missing {
     pub heard_seconds_ago: u64,
     /// Seconds until its lease ends.
     pub lease_left_seconds: u64,
+    /// Whether its lease has ended, so that only its silence is waited for.
+    pub may_be_gone: bool,
 }
 
 /// How a gate stands.
@@ -97,7 +100,12 @@ impl GateKind {
 
 impl Gate {
     /// Sorts what the instances say. `target` is the key that must seal, where the gate is about that.
-    pub fn of(kind: GateKind, needed: u64, target: KeyId, instances: &[Instance], evicted: &BTreeSet<String>) -> Self {
+    fn of(
+        (kind, needed, target): (GateKind, u64, KeyId),
+        instances: &[Instance],
+        presence: &Presence,
+        evicted: &BTreeSet<String>,
+    ) -> Self {
         let mut gate = Self {
             kind,
             needed,
@@ -114,12 +122,12 @@ impl Gate {
                 .seals_with
                 .filter(|key| kind != GateKind::Introduce && *key != target.0 && instance.revision >= needed);
             let has_it = instance.revision >= needed && strange.is_none();
-            if has_it && instance.is_live() {
-                gate.acknowledged.push(name);
-            } else if !instance.is_live() {
-                if !has_it {
-                    gate.gone.push(name);
+            if has_it {
+                if instance.is_live() {
+                    gate.acknowledged.push(name);
                 }
+            } else if presence.is_gone(instance) {
+                gate.gone.push(name);
             } else if evicted.contains(&name) {
                 gate.evicted.push(name);
             } else {
@@ -130,6 +138,7 @@ impl Gate {
                     seals_with: strange,
                     heard_seconds_ago: seconds(instance.seen_ms_ago),
                     lease_left_seconds: seconds(instance.lease_left_ms),
+                    may_be_gone: !instance.is_live(),
                 });
             }
         }
@@ -182,21 +191,33 @@ impl Missing {
             }
             None => format!("has revision {}", self.revision),
         };
-        format!(
-            "{} {what} (heard {} s ago, lease ends in {} s)",
-            self.instance, self.heard_seconds_ago, self.lease_left_seconds
-        )
+        let lease = if self.may_be_gone {
+            "its lease has ended: listening whether it reports again".to_owned()
+        } else {
+            format!("lease ends in {} s", self.lease_left_seconds)
+        };
+        format!("{} {what} (heard {} s ago, {lease})", self.instance, self.heard_seconds_ago)
     }
 }
 
-/// How a gate stands now, without waiting.
+/// How a gate stands now. Waits only until it is known of those whose lease has ended whether they are gone.
 pub(super) async fn look(
-    (kind, needed, target): (GateKind, u64, KeyId),
+    asked: (GateKind, u64, KeyId),
+    evicted: &BTreeSet<String>,
     ledgers: &mut Ledgers<'_>,
     stop: &Stop,
 ) -> Result<Gate, ProtocolError> {
-    let instances = ledgers.instances(stop).await?;
-    Ok(Gate::of(kind, needed, target, &instances, &BTreeSet::new()))
+    loop {
+        let instances = ledgers.instances(stop).await?;
+        let gate = Gate::of(asked, &instances, ledgers.presence(), evicted);
+        if !gate.missing.iter().any(|missing| missing.may_be_gone) {
+            return Ok(gate);
+        }
+        stop.sleep(POLL).await;
+        if stop.requested() {
+            return Err(ProtocolError::Stopped);
+        }
+    }
 }
 
 /// Waits at a gate until it opens.
@@ -213,7 +234,7 @@ pub(super) async fn wait(
     let mut said_at = begun;
     loop {
         let instances = ledgers.instances(stop).await?;
-        let mut gate = Gate::of(kind, needed, target, &instances, evicted);
+        let mut gate = Gate::of((kind, needed, target), &instances, ledgers.presence(), evicted);
         gate.waited = begun.elapsed();
         #[cfg(debug_assertions)]
         if BROKEN.load(std::sync::atomic::Ordering::Relaxed) {

@@ -1,7 +1,10 @@
 //! The ledgers of a keyset's databases: who is there, and the record of the rotation.
 
+use std::time::Instant;
+
 use super::super::overseer::announce;
 use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
+use super::presence::Presence;
 use super::{Place, ProtocolError};
 use crate::rotation::progress::Stop;
 use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endings, NewEnding};
@@ -16,6 +19,7 @@ pub struct Ledgers<'p> {
     keyset: String,
     away_max: std::time::Duration,
     open: Vec<Option<Box<dyn Control>>>,
+    presence: Presence,
 }
 
 impl<'p> Ledgers<'p> {
@@ -26,6 +30,7 @@ impl<'p> Ledgers<'p> {
             keyset: keyset.to_owned(),
             away_max,
             open: places.iter().map(|_| None).collect(),
+            presence: Presence::default(),
         }
     }
 
@@ -51,7 +56,13 @@ impl<'p> Ledgers<'p> {
                 }
             }
         }
+        self.presence.look(&all, Instant::now());
         Ok(all)
+    }
+
+    /// What was heard of them so far.
+    pub(super) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// The open rotation of the keyset, and the database that has its record. Writes nothing.

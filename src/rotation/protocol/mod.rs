@@ -19,6 +19,7 @@ mod ledgers;
 mod machine;
 mod operators;
 mod phase;
+mod presence;
 mod replicas;
 mod retire;
 mod seen;

@@ -1,5 +1,6 @@
 //! Taking keys from readers, once nothing needs them: the proof of that, and the reasons against it, each with its count.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -216,11 +217,11 @@ pub async fn retire(
     let keyring = managed.open_keyring(open.as_ref().map_or(0, |(_, record)| record.keyring_generation))?;
     let keyset = managed.keyset_of(&keyring)?;
     let primary = keyset.primary().id();
-    let asked = (GateKind::Promote, keyset.revision(), primary);
+    let (asked, nobody) = ((GateKind::Promote, keyset.revision(), primary), BTreeSet::new());
     // Asked before the scan: what is sealed after it by those who have acknowledged is under the primary key.
-    let before = gate::look(asked, &mut ledgers, stop).await?.pass(&managed.gates);
+    let before = gate::look(asked, &nobody, &mut ledgers, stop).await?.pass(&managed.gates);
     let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
-    let now = gate::look(asked, &mut ledgers, stop).await?;
+    let now = gate::look(asked, &nobody, &mut ledgers, stop).await?;
     let mut needs: Vec<Need> = Replicas::mark(managed, stop).await?.need().await.into_iter().collect();
     if let Some((_, record)) = open {
         needs.push(Need::Rotation {

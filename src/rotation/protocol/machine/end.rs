@@ -8,7 +8,7 @@ use crate::key::{Key, KeyId, KeyState};
 use crate::rotation::guard::GuardReport;
 use crate::rotation::protocol::ProtocolError;
 use crate::rotation::protocol::decide::Direction;
-use crate::rotation::protocol::gate::{Gate, GateKind, Passed};
+use crate::rotation::protocol::gate::{self, GateKind, Passed};
 use crate::rotation::protocol::phase::Phase;
 use crate::rotation::protocol::replicas::Replicas;
 use crate::rotation::protocol::retire::{self, Need, RetirementProof};
@@ -31,14 +31,8 @@ impl Machine<'_> {
             }
             false => None,
         };
-        let instances = self.ledgers.instances(self.stop).await?;
-        let now = Gate::of(
-            GateKind::Promote,
-            promoted.gate().needed,
-            self.target,
-            &instances,
-            &self.evicted,
-        );
+        let asked = (GateKind::Promote, promoted.gate().needed, self.target);
+        let now = gate::look(asked, &self.evicted, &mut self.ledgers, self.stop).await?;
         let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
         let refuted = self.datasets.iter().filter(|dataset| dataset.report.is_refuted()).count();
         let refuted = (refuted > 0).then_some(Need::Refuted {
