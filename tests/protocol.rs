@@ -101,6 +101,7 @@ scenarios!(
         a_key_that_anything_needs_is_not_retired,
         a_keyset_without_a_decision_on_backups_is_not_rotated,
         a_key_is_destroyed_when_nothing_needs_it_and_no_backup_does,
+        a_clock_that_is_ahead_destroys_no_key,
         a_dataset_may_be_a_part_of_its_table,
         a_damaged_value_keeps_the_old_key_with_readers,
         an_older_keyring_is_not_gone_on_with,

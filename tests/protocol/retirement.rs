@@ -1,8 +1,12 @@
 //! What keeps a key with readers, each reason with its count; and what a keyset's other commands say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use reseal::key::KeyState;
+use jiff::{SignedDuration, Timestamp};
+use reseal::key::{Entry, KeyState, KeysetError, OldPrimary};
+use reseal::rotation::protocol::{Managed, ProtocolError, destroy};
+use reseal::store;
 use serde_json::Value;
 
 use super::house::{BRIEF, House, KEYSET, Kind, PATIENT};
@@ -205,6 +209,49 @@ pub fn a_key_is_destroyed_when_nothing_needs_it_and_no_backup_does(kind: Kind) {
     assert_eq!(house.keys()[0].1, KeyState::Destroyed);
     assert_eq!(destroy(&[]).code, Some(0), "asked again it has happened");
     house.assert_readable(&app);
+}
+
+pub fn a_clock_that_is_ahead_destroys_no_key(kind: Kind) {
+    let Some(house) = House::build(kind, 0) else { return };
+    // A minute before the end of the horizon, which is a day.
+    house.change(|keyset| {
+        let (old, at) = (
+            keyset.primary().id(),
+            Timestamp::now() - SignedDuration::from_mins(24 * 60 - 1),
+        );
+        let new = keyset.add(keyset.primary().algorithm(), Entry::Staged, at).unwrap();
+        keyset.promote(new, OldPrimary::Retires, at).unwrap();
+        keyset.retire(old, at).unwrap();
+    });
+    let old = house.keys()[0].0;
+    let store = store::open(&house.url(), "tests").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let destroy_at = |now: fn() -> Timestamp| {
+        let managed = Managed {
+            now,
+            ..house.managed(Arc::clone(&store))
+        };
+        runtime.block_on(destroy(&managed, old, SignedDuration::ZERO, &Arc::default(), &Arc::default()))
+    };
+    let wrong: [fn() -> Timestamp; 2] = [
+        || Timestamp::now() + SignedDuration::from_hours(48),
+        || Timestamp::now() - SignedDuration::from_hours(48),
+    ];
+    for now in wrong {
+        match destroy_at(now) {
+            Err(ProtocolError::Refused { why, next }) => {
+                assert!(why.contains("database main") && why.matches(":").count() >= 5, "{why}");
+                assert!(next.contains(&format!("reseal keys destroy {KEYSET} {old}")), "{next}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Close enough to be believed, and not believed alone.
+    match destroy_at(|| Timestamp::now() + SignedDuration::from_mins(2)) {
+        Err(ProtocolError::Keyset(KeysetError::BackupHorizon { .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(house.keys()[0].1, KeyState::Retiring, "nothing was changed");
 }
 
 pub fn a_dataset_may_be_a_part_of_its_table(kind: Kind) {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::super::overseer::announce;
 use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use super::presence::Presence;
@@ -63,6 +65,16 @@ impl<'p> Ledgers<'p> {
     /// What was heard of them so far.
     pub(super) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// The time of a database. Writes nothing.
+    pub(super) async fn time(&mut self, at: usize, stop: &Stop) -> Result<Timestamp, ProtocolError> {
+        let now = async |control: &mut dyn Control, ()| {
+            let told = control.now().await?;
+            told.parse::<Timestamp>()
+                .map_err(|_| StoreError::Implausible(format!("its time is {told:?}")))
+        };
+        self.patiently(at, stop, now, ()).await
     }
 
     /// The open rotation of the keyset, and the database that has its record. Writes nothing.
