@@ -306,6 +306,35 @@ fn heavy_a_user_who_may_not_see_replicas_is_told_what_to_grant() {
 }
 
 #[test]
+fn heavy_a_replica_that_goes_away_during_a_rotation_has_not_caught_up() {
+    let Some((server, _)) = replicated_postgres() else {
+        return;
+    };
+    let database = server.database();
+    wait_until_followed(&database);
+    drop(database);
+    let house = House::build_in(server.database(), 30);
+    let hour = Duration::from_secs(3600);
+    house.ack("php-1", 1, hour);
+    let running = house.rotate_until("introduce", &["--gate-timeout", "15s"]);
+    server.kill_replica();
+    let followed = "SELECT 'x' FROM pg_stat_replication";
+    wait_until("the server notices", || house.texts(followed).is_empty());
+    house.ack("php-1", 99, hour);
+    let left = running.wait();
+    assert_eq!(left.code, Some(7), "{}", left.text());
+    assert_eq!(left.document["needs"][0]["name"], "replicas", "{}", left.text());
+    assert!(left.text().contains("is away"), "{}", left.text());
+    assert!(!house.keys()[0].2, "{:?}", house.keys());
+    server.restart_replica();
+    let database = server.database();
+    wait_until_followed(&database);
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert!(house.keys()[0].2, "{:?}", house.keys());
+}
+
+#[test]
 fn heavy_a_keyset_is_not_rotated_for_hours_to_find_that_replicas_are_hidden() {
     let Some((server, _)) = replicated_postgres() else {
         return;

@@ -71,4 +71,7 @@ pub trait ReplicaWatch: Send {
     /// The replicas that have not replayed everything up to this position: those that follow, those that followed when this watch looked
     /// before, and those for which a slot is kept.
     async fn behind(&mut self, position: i64) -> Result<Vec<Behind>, StoreError>;
+
+    /// Lets go of its connection until it is asked again, and remembers whom it has seen.
+    fn rest(&mut self);
 }

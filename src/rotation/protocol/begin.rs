@@ -14,7 +14,7 @@ use super::ledgers::Ledgers;
 use super::machine::{Machine, ManagedReport};
 use super::operators::Operators;
 use super::phase::Phase;
-use super::replicas;
+use super::replicas::Watches;
 use super::seen;
 use super::sessions::Ending;
 use super::{Managed, ProtocolError, Watch, Wish};
@@ -70,7 +70,8 @@ async fn run(
     let keyring = managed.open_keyring(seen.map_or(0, |record| record.keyring_generation))?;
     let keyset = managed.keyset_of(&keyring)?;
     let aim = decide::decide(wish, keyset, open.as_ref().map(|(_, record)| record), finished.as_ref())?;
-    refuse_early(managed, wish, &aim, keyset, &mut ledgers, stop).await?;
+    let mut replicas = Watches::of(managed)?;
+    refuse_early((managed, wish), &aim, keyset, &mut replicas, &mut ledgers, stop).await?;
     seen::compare(managed, &mut ledgers, stop).await?;
     let goes_on = open.as_ref().filter(|_| matches!(aim.start, Start::Resume));
     let endings = match goes_on {
@@ -100,7 +101,7 @@ async fn run(
     ));
     let machine = Machine::new(
         (managed, wish),
-        ledgers,
+        (ledgers, replicas),
         (progress, stop, watch),
         (home, record),
         keyring,
@@ -118,10 +119,10 @@ async fn run(
 
 /// Everything that can be known to fail later is refused before anything is touched.
 async fn refuse_early(
-    managed: &Managed,
-    wish: &Wish,
+    (managed, wish): (&Managed, &Wish),
     aim: &Aim,
     keyset: &Keyset,
+    replicas: &mut Watches<'_>,
     ledgers: &mut Ledgers<'_>,
     stop: &Stop,
 ) -> Result<(), ProtocolError> {
@@ -131,9 +132,11 @@ async fn refuse_early(
             "write backup_horizon = \"35d\" (or what holds) into the configuration; or leave the old key with readers: --no-retire",
         ));
     }
-    // In a compromise nothing is put off for that: it is said in the end, when everything is moved.
-    if wish.retire && aim.mode == Mode::Scheduled {
-        replicas::refuse_blind(managed).await?;
+    match aim.mode {
+        _ if !wish.retire => {}
+        Mode::Scheduled => replicas.refuse_blind().await?,
+        // Nothing is put off for that: it is said in the end, when everything is moved.
+        Mode::Compromised(_) => replicas.meet().await,
     }
     let live = ledgers
         .instances(stop)

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::progress::{Progress, Stop};
 use super::gate::{self, GateKind};
 use super::ledgers::Ledgers;
-use super::replicas::Replicas;
+use super::replicas::{Replicas, Watches};
 use super::retire::{Need, needs};
 use super::{Managed, ProtocolError, dataset};
 use crate::key::{KeyId, KeyState, Previous};
@@ -39,7 +39,7 @@ pub async fn destroy(
         let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
         let now = gate::look(asked, &BTreeSet::new(), &mut ledgers, stop).await?;
         let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
-        needs.extend(Replicas::mark(managed, stop).await?.need().await);
+        needs.extend(Replicas::mark(Watches::of(managed)?, managed, stop).await?.need().await);
         needs.extend(open.map(|(_, record)| Need::Rotation {
             id: record.id,
             owner: record.owner,

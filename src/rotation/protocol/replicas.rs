@@ -14,6 +14,10 @@ use crate::store::replicas::{Behind, Left, ReplicaWatch};
 /// A database, and what watches its replicas.
 type Watched<'m> = (&'m Place, Box<dyn ReplicaWatch>);
 
+/// What watches the replicas of a keyset's databases. It remembers whom it has met: a replica that connects again at the moment when it
+/// is asked for is not seen then, and not taken for one that has caught up.
+pub(super) struct Watches<'m>(Vec<Watched<'m>>);
+
 /// The replicas of a keyset's databases, and the positions that they must have replayed.
 pub(super) struct Replicas<'m> {
     watched: Vec<(Watched<'m>, i64)>,
@@ -23,9 +27,9 @@ pub(super) struct Replicas<'m> {
 
 impl<'m> Replicas<'m> {
     /// Takes the position of each database after everything that was moved so far; patiently, since all the work is done by then.
-    pub(super) async fn mark(managed: &'m Managed, stop: &Stop) -> Result<Self, ProtocolError> {
+    pub(super) async fn mark(watches: Watches<'m>, managed: &Managed, stop: &Stop) -> Result<Self, ProtocolError> {
         let (mut watched, mut mute) = (Vec::new(), Vec::new());
-        for (place, mut watch) in watches(managed)? {
+        for (place, mut watch) in watches.0 {
             let mut patience = Patience::new(managed.options.away_max);
             loop {
                 let error = match settled_position(place, &mut *watch).await {
@@ -97,47 +101,58 @@ async fn settled_position(place: &Place, watch: &mut dyn ReplicaWatch) -> Result
     watch.position().await
 }
 
-/// Refuses a rotation that could not know in the end what replicas have replayed. Asked before anything is touched.
-pub(super) async fn refuse_blind(managed: &Managed) -> Result<(), ProtocolError> {
-    for (place, mut watch) in watches(managed)? {
-        let failed = |error| match error {
-            StoreError::Statement { .. } => ProtocolError::refused(
-                format!("database {} cannot tell what its replicas have replayed: {error}", place.name),
-                "if nobody reads on a replica of it: --no-replica-check; or leave the old key with readers: --no-retire",
-            ),
-            error => ProtocolError::store("replicas", error),
-        };
-        watch.position().await.map_err(failed)?;
-        let seen = watch.behind(0).await.map_err(failed)?;
-        if !seen.iter().any(|replica| replica.left == Left::Hidden) {
-            continue;
+impl<'m> Watches<'m> {
+    /// Those of the databases that have replicas; nobody is met yet.
+    pub(super) fn of(managed: &'m Managed) -> Result<Self, ProtocolError> {
+        let mut watches = Vec::new();
+        for place in managed.places.iter().filter(|_| managed.options.replica_check) {
+            match place.store.replicas() {
+                Ok(watch) => watches.push((place, watch)),
+                Err(StoreError::Refused(_)) => {}
+                Err(error) => return Err(ProtocolError::store("replicas", error)),
+            }
         }
-        if let Some(grant) = watch.forbidden().await.map_err(failed)? {
-            return Err(ProtocolError::refused(
-                format!(
-                    "database {} has replicas, and does not tell this user what they have replayed: the old key could not be taken from readers",
-                    place.name
-                ),
-                format!(
-                    "let an administrator run: {grant}; or do not ask replicas: --no-replica-check; or leave the old key with readers: --no-retire"
-                ),
-            ));
-        }
+        Ok(Self(watches))
     }
-    Ok(())
-}
 
-/// What watches the replicas of each database, of the kind that has some.
-fn watches(managed: &Managed) -> Result<Vec<Watched<'_>>, ProtocolError> {
-    let mut watches = Vec::new();
-    for place in managed.places.iter().filter(|_| managed.options.replica_check) {
-        match place.store.replicas() {
-            Ok(watch) => watches.push((place, watch)),
-            Err(StoreError::Refused(_)) => {}
-            Err(error) => return Err(ProtocolError::store("replicas", error)),
+    /// Meets those that follow now. What cannot be asked is asked again in the end.
+    pub(super) async fn meet(&mut self) {
+        for (_, watch) in &mut self.0 {
+            let _ = watch.behind(0).await;
+            watch.rest();
         }
     }
-    Ok(watches)
+
+    /// The same, and refuses a rotation that could not know in the end what replicas have replayed. Asked before anything is touched.
+    pub(super) async fn refuse_blind(&mut self) -> Result<(), ProtocolError> {
+        for (place, watch) in &mut self.0 {
+            let failed = |error| match error {
+                StoreError::Statement { .. } => ProtocolError::refused(
+                    format!("database {} cannot tell what its replicas have replayed: {error}", place.name),
+                    "if nobody reads on a replica of it: --no-replica-check; or leave the old key with readers: --no-retire",
+                ),
+                error => ProtocolError::store("replicas", error),
+            };
+            watch.position().await.map_err(failed)?;
+            let seen = watch.behind(0).await.map_err(failed)?;
+            if !seen.iter().any(|replica| replica.left == Left::Hidden) {
+                watch.rest();
+                continue;
+            }
+            if let Some(grant) = watch.forbidden().await.map_err(failed)? {
+                return Err(ProtocolError::refused(
+                    format!(
+                        "database {} has replicas, and does not tell this user what they have replayed: the old key could not be taken from readers",
+                        place.name
+                    ),
+                    format!(
+                        "let an administrator run: {grant}; or do not ask replicas: --no-replica-check; or leave the old key with readers: --no-retire"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn describe(place: &Place, replica: &Behind) -> String {

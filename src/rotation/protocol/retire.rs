@@ -10,7 +10,7 @@ use super::super::census::Census;
 use super::super::progress::{Progress, Stop};
 use super::gate::{self, Gate, GateKind, Passed};
 use super::ledgers::Ledgers;
-use super::replicas::Replicas;
+use super::replicas::{Replicas, Watches};
 use super::{Managed, ProtocolError, dataset, label};
 use crate::key::{Key, KeyId, KeyState, Keyset, KeysetError, Previous};
 use crate::store::ledger::rotation::RotationRecord;
@@ -222,7 +222,12 @@ pub async fn retire(
     let before = gate::look(asked, &nobody, &mut ledgers, stop).await?.pass(&managed.gates);
     let censuses = dataset::verify_towards(managed, keyset, progress, stop).await?;
     let now = gate::look(asked, &nobody, &mut ledgers, stop).await?;
-    let mut needs: Vec<Need> = Replicas::mark(managed, stop).await?.need().await.into_iter().collect();
+    let mut needs: Vec<Need> = Replicas::mark(Watches::of(managed)?, managed, stop)
+        .await?
+        .need()
+        .await
+        .into_iter()
+        .collect();
     if let Some((_, record)) = open {
         needs.push(Need::Rotation {
             id: record.id,

@@ -142,6 +142,10 @@ impl ReplicaWatch for PostgresReplicas {
         behind.extend(away.into_iter().map(|name| Behind { name, left: Left::Away }));
         Ok(behind)
     }
+
+    fn rest(&mut self) {
+        self.connection = None;
+    }
 }
 
 /// A replica in the server's view.

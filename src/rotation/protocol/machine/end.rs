@@ -22,14 +22,14 @@ impl Machine<'_> {
             return self.report(Vec::new()).await;
         }
         let keys = retire::retirable(self.keyset()?);
-        let behind = match is_clean {
-            true => {
-                Replicas::mark(self.managed, self.stop)
+        let behind = match self.replicas.take().filter(|_| is_clean) {
+            Some(watches) => {
+                Replicas::mark(watches, self.managed, self.stop)
                     .await?
                     .wait(self.managed, (self.progress, self.stop), self.watch)
                     .await?
             }
-            false => None,
+            None => None,
         };
         let asked = (GateKind::Promote, promoted.gate().needed, self.target);
         let now = gate::look(asked, &self.evicted, &mut self.ledgers, self.stop).await?;

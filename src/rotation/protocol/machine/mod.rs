@@ -19,6 +19,7 @@ use super::gate::{Gate, GateKind, Passed};
 use super::guards::{self, Guards};
 use super::ledgers::Ledgers;
 use super::phase::Phase;
+use super::replicas::Watches;
 use super::retire::Need;
 use super::sessions::{Ending, SessionsReport};
 use super::{Managed, ProtocolError, Watch, Wish};
@@ -60,6 +61,8 @@ pub(super) struct Machine<'m> {
     managed: &'m Managed,
     wish: &'m Wish,
     ledgers: Ledgers<'m>,
+    /// Until the end asks them.
+    replicas: Option<Watches<'m>>,
     guards: Guards<'m>,
     progress: &'m Arc<Progress>,
     stop: &'m Arc<Stop>,
@@ -80,7 +83,7 @@ impl<'m> Machine<'m> {
     /// A rotation whose target is durable and whose record is ours.
     pub(super) fn new(
         (managed, wish): (&'m Managed, &'m Wish),
-        ledgers: Ledgers<'m>,
+        (ledgers, replicas): (Ledgers<'m>, Watches<'m>),
         (progress, stop, watch): (&'m Arc<Progress>, &'m Arc<Stop>, &'m dyn Watch),
         (home, record): (usize, RotationRecord),
         keyring: Keyring,
@@ -91,6 +94,7 @@ impl<'m> Machine<'m> {
             managed,
             wish,
             ledgers,
+            replicas: Some(replicas),
             guards: Guards::new(managed, stop, watch),
             progress,
             stop,
