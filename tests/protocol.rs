@@ -32,6 +32,12 @@ fn a_connection_lost_when_replicas_are_asked_is_made_again() {
     protocol::interruptions::a_connection_lost_when_replicas_are_asked_is_made_again();
 }
 
+/// On PostgreSQL, which can hold a claim.
+#[test]
+fn keys_that_change_while_a_rotation_is_taken_over_are_looked_at_anew() {
+    protocol::interruptions::keys_that_change_while_a_rotation_is_taken_over_are_looked_at_anew();
+}
+
 #[test]
 fn requests_that_are_swallowed_hold_up_no_command() {
     protocol::interruptions::requests_that_are_swallowed_hold_up_no_command();

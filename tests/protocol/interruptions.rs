@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reseal::key::KeyState;
+use jiff::Timestamp;
+use reseal::key::{KeyState, OldPrimary};
 use reseal::rotation::protocol::{Direction, Watch, Wish, rotate};
 use reseal::store::postgres::PostgresStore;
 use serde_json::Value;
@@ -300,6 +301,37 @@ pub fn a_third_key_takes_the_place_of_a_rotation_that_is_moving_values(kind: Kin
         of(finished.document["rotation"].as_str().unwrap())["follows"],
         Value::from(first)
     );
+}
+
+pub fn keys_that_change_while_a_rotation_is_taken_over_are_looked_at_anew() {
+    let Some(house) = House::build(Kind::Postgres, 20) else {
+        return;
+    };
+    house.ack("php-1", 1, HOUR);
+    house.rotate_until("introduce", PATIENT).kill();
+    house.ack("php-1", 99, HOUR);
+    house.execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(4); RETURN NEW; END $$;
+         CREATE TRIGGER hold BEFORE UPDATE ON reseal.rotation FOR EACH ROW
+         WHEN (NEW.generation <> OLD.generation) EXECUTE FUNCTION hold()",
+    );
+    let claiming = house.start(&[&["rotate", KEYSET, "--yes"], PATIENT].concat());
+    let held = "SELECT 'x' FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    eventually("the claim is held", || house.texts(held).pop());
+    // The one that had the rotation was about to promote.
+    let target = house.keys()[1].0;
+    house.change(|keyset| keyset.promote(target, OldPrimary::Retires, Timestamp::now()).unwrap());
+    let refused = claiming.wait();
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(
+        refused.text().contains("while its rotation was taken over"),
+        "{}",
+        refused.text()
+    );
+    house.execute("DROP TRIGGER hold ON reseal.rotation; DROP FUNCTION hold()");
+    let finished = house.rotate(PATIENT);
+    assert_eq!(finished.code, Some(0), "{}", finished.text());
+    assert_eq!(house.keys_in_data(), [target]);
 }
 
 pub fn a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet(kind: Kind) {

@@ -223,7 +223,7 @@ async fn open_record(
     let mut to = target;
     match (&aim.start, open) {
         (Start::Resume | Start::Turn, Some((home, record))) => {
-            let claimed = ledgers.claim(home, &record.id, owner, stop).await?;
+            let claimed = take_over(managed, keyring, (home, &record.id), ledgers, stop).await?;
             let turns = matches!(aim.start, Start::Turn);
             let change = Change {
                 phase: turns.then_some(Phase::Introduce.as_str()),
@@ -236,7 +236,7 @@ async fn open_record(
             return Ok((home, ledgers.change(home, &claimed, change, stop).await?));
         }
         (Start::Supersede, Some((home, record))) => {
-            let claimed = ledgers.claim(home, &record.id, owner, stop).await?;
+            let claimed = take_over(managed, keyring, (home, &record.id), ledgers, stop).await?;
             let end = Change {
                 phase: Some(Phase::Superseded.as_str()),
                 is_end: true,
@@ -277,4 +277,24 @@ async fn open_record(
             rotation: ledgers.open_rotation(stop).await?.map(|(_, record)| record.id),
         }),
     }
+}
+
+/// Takes the record over. Whoever had it begins no change of a key any more; one that was under way is waited for, and what was decided
+/// without it is not gone on with.
+async fn take_over(
+    managed: &Managed,
+    keyring: &Keyring,
+    (home, id): (usize, &str),
+    ledgers: &mut Ledgers<'_>,
+    stop: &Stop,
+) -> Result<RotationRecord, ProtocolError> {
+    let claimed = ledgers.claim(home, id, &managed.options.owner, stop).await?;
+    let edit = managed.edit_keyring(keyring.generation())?;
+    if managed.keyset_of(edit.keyring())?.revision() != managed.keyset_of(keyring)?.revision() {
+        return Err(ProtocolError::refused(
+            format!("keyset {} was changed while its rotation was taken over", managed.keyset),
+            "run the command again: it goes on from where the keys stand now",
+        ));
+    }
+    Ok(claimed)
 }
