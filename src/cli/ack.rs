@@ -20,7 +20,8 @@ use crate::store::ledger::instance::{Instances, Report};
 /// will use; without --revision it is that of the keyring file as it is now. Where the keyring can be opened, a revision that it has not
 /// reached is refused.
 ///
-/// An instance whose lease ends is named as gone and no longer waited for. Time is the database's own.
+/// An instance whose lease ends, by the database's clock, is named as gone and no longer waited for; what is left of the lease, or 10 s
+/// of it at least, must have passed by the clock of the rotation, too.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AckArgs {

@@ -67,7 +67,8 @@ pub struct CompromiseArgs {
 ///
 /// With --config every value of every dataset of the keyset is opened first, every live instance must have let go of the key, and every
 /// replica must have replayed what was moved: while anything needs it, it is refused, with each reason and its count; and so it is before
-/// the configuration's backup_horizon has passed. Without it nobody checks but --backup-horizon.
+/// the configuration's backup_horizon has passed, by the clocks of this machine and of every database. Without it nobody checks but
+/// --backup-horizon, by this machine's clock.
 #[derive(Args)]
 pub struct DestroyArgs {
     /// Yes, wipe it for good

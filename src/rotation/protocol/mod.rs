@@ -68,7 +68,7 @@ pub struct Managed {
     pub gates: GateRules,
     /// How long backups are kept; `None` while nobody has decided.
     pub backup_horizon: Option<SignedDuration>,
-    /// Tells the time that key transitions are recorded with. Nothing is decided by it.
+    /// Tells the time that key transitions are recorded with. Nothing is decided by it alone.
     pub now: fn() -> Timestamp,
     /// The sessions that end before values are moved: when a key has leaked, all of them.
     pub sessions: Vec<ManagedSessions>,
