@@ -16,6 +16,9 @@
 //! | [`key`] | key material, states, keysets, the sealed keyring file |
 //! | [`report`] | a rehearsal as a page, Markdown, JUnit and text |
 
+// They panic when nobody is left to read; `cli::output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod app;
 pub mod cli;
 pub mod config;

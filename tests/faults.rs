@@ -1,4 +1,5 @@
-//! What happens to a rotation: kill -9, cut connections, lost replies, a server that crashes, a full disk, a busy file, a frozen process.
+//! What happens to a rotation: kill -9, cut connections, lost replies, a server that crashes, a full disk, a busy file, a frozen process,
+//! nobody who reads what it says.
 //! After each of them every value is readable, and the same command ends where an undisturbed run would have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -9,6 +10,7 @@ mod faults {
     pub mod back;
     pub mod busy;
     pub mod proving;
+    pub mod unheard;
 }
 
 use std::collections::HashSet;

@@ -8,6 +8,7 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::output;
 use crate::rotation::progress::{Progress, Step};
 
 /// A display that is drawing.
@@ -67,7 +68,7 @@ async fn print_lines(progress: &Progress, mut ended: oneshot::Receiver<()>) {
             () = tokio::time::sleep(LINE_EVERY) => {}
         }
         let now = Snapshot::of(progress);
-        eprintln!("{}: {}", now.step.name(), now.describe(rate.update(&now)));
+        output::tell(&format!("{}: {}", now.step.name(), now.describe(rate.update(&now))));
     }
 }
 

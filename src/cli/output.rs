@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::{CliError, Exit};
 use crate::report::{compact, escaped};
 
 /// Where output goes. Tests give their own writers.
@@ -63,7 +64,27 @@ impl<'a> Output<'a> {
     }
 
     /// Prints the one JSON document of this run, if a program reads along. Its first field is `"schema"`.
-    pub fn document(&mut self, schema: &str, body: &impl Serialize) -> io::Result<()> {
+    pub fn document(&mut self, schema: &str, body: &impl Serialize) -> Result<(), CliError> {
+        self.print(schema, body)
+            .map_err(|error| unprinted(Exit::Unusable, &error).durable("what this command did; standard error tells it"))
+    }
+
+    /// The same for a run that ends with `exit`, which speaks of values and keys. A document that cannot be printed changes nothing about
+    /// them: people are told, and the exit code stands.
+    pub fn outcome(&mut self, schema: &str, body: &impl Serialize, exit: Exit) -> Exit {
+        if let Err(error) = self.print(schema, body) {
+            let code = exit.code();
+            let error = unprinted(exit, &error)
+                .durable(format!(
+                    "what this run did, as told above; exit code {code} speaks of that alone"
+                ))
+                .next("make room for standard output; reseal verify --json counts the values again");
+            self.say(&error.text());
+        }
+        exit
+    }
+
+    fn print(&mut self, schema: &str, body: &impl Serialize) -> io::Result<()> {
         if !self.json {
             return Ok(());
         }
@@ -79,6 +100,18 @@ impl<'a> Output<'a> {
         self.stdout.write_all(bytes)?;
         self.stdout.flush()
     }
+}
+
+/// Says a line to people from wherever the program is: a task, a panic. Nobody may be left to hear it, and the work goes on all the same.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", escaped(line));
+}
+
+fn unprinted(exit: Exit, error: &io::Error) -> CliError {
+    CliError::new(
+        exit,
+        format!("the JSON document could not be written to standard output: {error}"),
+    )
 }
 
 #[derive(Serialize)]

@@ -2,6 +2,8 @@
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
+use super::output;
+
 /// Switches off core dumps, and the access of other processes of the same user to this one's memory. An error names the
 /// protection that could not be had.
 pub fn close_memory() -> Result<(), &'static str> {
@@ -17,7 +19,9 @@ pub fn close_memory() -> Result<(), &'static str> {
 pub fn silence_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        eprintln!("error: unexpected failure at {place}: this is a bug; run the command again to continue");
+        output::tell(&format!(
+            "error: unexpected failure at {place}: this is a bug; run the command again to continue"
+        ));
     }));
 }
 

@@ -304,8 +304,7 @@ fn finish(
         sweeps: report.sweeps,
         findings: documents::findings(&report.findings),
     };
-    context.output.document("reseal.rotate/1", &document)?;
-    Ok(exit)
+    Ok(context.output.outcome("reseal.rotate/1", &document, exit))
 }
 
 fn unfinished(
@@ -329,8 +328,7 @@ fn unfinished(
         error: error.document(),
     };
     context.output.say(&error.text());
-    context.output.document("reseal.rotate/1", &document)?;
-    Ok(error.exit())
+    Ok(context.output.outcome("reseal.rotate/1", &document, error.exit()))
 }
 
 const LAG_LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);

@@ -1,6 +1,5 @@
 //! The options that say how a rotation goes about its work, and the running of one: runtime, signals, progress.
 
-use std::future::Future;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use clap::Args;
 
 use super::display::Display;
 use super::rotation_error::store_error;
-use super::{CliError, Exit};
+use super::{CliError, Exit, output};
 use crate::rotation::profile::Profile;
 use crate::rotation::progress::{Progress, Stop};
 use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
@@ -133,28 +132,26 @@ pub fn ask<T>(
 
 /// The first signal asks, the second ends the process: whatever is committed stays, whatever is not rolls back.
 async fn stop_on_signals(stop: Arc<Stop>) {
-    wait_for_signal().await;
-    eprintln!("stopping after this batch; once more to stop at once");
-    stop.request();
-    wait_for_signal().await;
-    std::process::exit(i32::from(Exit::Incomplete.code()));
-}
-
-fn wait_for_signal() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-            signal(SignalKind::hangup()),
-        ) else {
-            // Without handlers the system's own apply: the process ends, and the next run continues.
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        // Without handlers the system's own apply: the process ends, and the next run continues.
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
+    stop.request();
+    output::tell("stopping after this batch; once more to stop at once");
+    // A connection that drops may hang up twice, by the shell and by the system; that is not somebody in a hurry.
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    std::process::exit(i32::from(Exit::Incomplete.code()));
 }

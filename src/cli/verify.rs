@@ -65,8 +65,7 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
         outcome,
         findings: documents::findings(&report.findings),
     };
-    context.output.document("reseal.verify/1", &document)?;
-    Ok(exit)
+    Ok(context.output.outcome("reseal.verify/1", &document, exit))
 }
 
 const EXAMPLES: &str = "\

@@ -113,10 +113,15 @@ impl<'a> Rotation<'a> {
 
     /// Starts it and waits until it has committed batches of its own.
     pub fn start_and_get_going(&self, arguments: &[&str]) -> Running {
+        self.start_and_get_going_to(arguments, Stdio::piped(), Stdio::piped())
+    }
+
+    /// The same, with standard output and standard error going elsewhere.
+    pub fn start_and_get_going_to(&self, arguments: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Running {
         let mut live = self.home.connect();
         let mut rows = || live.rows_moved();
         let before = rows();
-        let mut running = Running::start(self.command(arguments));
+        let mut running = Running::start_to(self.command(arguments), stdout, stderr);
         wait_until("a batch is committed", || {
             assert!(running.is_running(), "it ended before its first batch: {}", running.stderr());
             rows() > before
@@ -136,12 +141,13 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+    pub fn start(command: Command) -> Self {
+        Self::start_to(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// With standard output and standard error going elsewhere; what goes elsewhere is missing when it has ended.
+    pub fn start_to(mut command: Command, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         Self { child: child.unwrap() }
     }
 
@@ -174,7 +180,9 @@ impl Running {
         }
         let code = self.child.wait().unwrap().code();
         let mut stdout = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        if let Some(mut pipe) = self.child.stdout.take() {
+            pipe.read_to_string(&mut stdout).unwrap();
+        }
         Finished {
             code,
             document: serde_json::from_str(&stdout).unwrap_or(Value::Null),
@@ -184,8 +192,10 @@ impl Running {
 
     fn stderr(&mut self) -> String {
         let mut text = String::new();
-        if !self.is_running() {
-            self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        if !self.is_running()
+            && let Some(mut pipe) = self.child.stderr.take()
+        {
+            pipe.read_to_string(&mut text).unwrap();
         }
         text
     }

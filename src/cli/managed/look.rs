@@ -130,8 +130,7 @@ pub fn verify_keyset(
         verified: is_clean,
         exit: exit.code(),
     };
-    context.output.document("reseal.verify/1", &document)?;
-    Ok(exit)
+    Ok(context.output.outcome("reseal.verify/1", &document, exit))
 }
 
 fn failed(error: ProtocolError) -> CliError {

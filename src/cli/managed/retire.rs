@@ -61,6 +61,5 @@ pub fn run(
         needs: needs.iter().map(NeedEntry::of).collect(),
         exit: Exit::Refused.code(),
     };
-    context.output.document("reseal.keys/1", &document)?;
-    Ok(Err(Exit::Refused))
+    Ok(Err(context.output.outcome("reseal.keys/1", &document, Exit::Refused)))
 }

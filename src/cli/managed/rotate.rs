@@ -10,8 +10,7 @@ use super::report::{self, GateEntry};
 use super::sessions::SessionsEntry;
 use super::{GateArgs, ManagedArgs};
 use crate::cli::arg::KeyringArgs;
-use crate::cli::{CliError, Context, Exit, tuning};
-use crate::report::escaped;
+use crate::cli::{CliError, Context, Exit, output, tuning};
 use crate::rotation::Options;
 use crate::rotation::progress::Progress;
 use crate::rotation::protocol::{Direction, GateRules, Policy, ProtocolError, Watch, Wish, rotate};
@@ -108,15 +107,13 @@ pub fn run(
     match outcome {
         Ok(report) => {
             let (document, exit) = report::finished(keyset, report, &progress, begun, &mut context.output);
-            context.output.document("reseal.rotate/1", &document)?;
-            Ok(exit)
+            Ok(context.output.outcome("reseal.rotate/1", &document, exit))
         }
         Err(error) => {
             context.output.say(&error.text());
             let rotation = terminal.rotation.lock().unwrap_or_else(PoisonError::into_inner).take();
             let document = report::unfinished(rotation.as_deref(), keyset, &error, (gate, sessions), &progress, begun);
-            context.output.document("reseal.rotate/1", &document)?;
-            Ok(error.exit())
+            Ok(context.output.outcome("reseal.rotate/1", &document, error.exit()))
         }
     }
 }
@@ -129,7 +126,7 @@ struct Terminal {
 
 impl Watch for Terminal {
     fn say(&self, line: &str) {
-        eprintln!("{}", escaped(line));
+        output::tell(line);
     }
 
     fn rotation(&self, id: &str) {
