@@ -10,17 +10,7 @@ use crate::store::StoreError;
 pub fn rotation_error(error: &RotationError) -> CliError {
     match error {
         RotationError::Refused(findings) => refused(findings),
-        RotationError::Recipe(cause) => {
-            let exit = match cause {
-                RecipeError::NoColumns
-                | RecipeError::Template { .. }
-                | RecipeError::TemplateColumn { .. }
-                | RecipeError::TemplateRewritten { .. }
-                | RecipeError::NoAssociatedData { .. } => Exit::Usage,
-                RecipeError::Unfit { .. } | RecipeError::SameKey(_) => Exit::Unusable,
-            };
-            CliError::from_error(exit, cause)
-        }
+        RotationError::Recipe(cause) => recipe_error(cause),
         RotationError::Store { step, cause } => store_error(cause, step),
         RotationError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
             .durable(DURABLE)
@@ -45,6 +35,19 @@ pub fn rotation_error(error: &RotationError) -> CliError {
             .durable(DURABLE)
             .next("run the same command again to continue, and report this"),
     }
+}
+
+/// What keys, formats and associated data say that make no rotation.
+pub fn recipe_error(error: &RecipeError) -> CliError {
+    let exit = match error {
+        RecipeError::NoColumns
+        | RecipeError::Template { .. }
+        | RecipeError::TemplateColumn { .. }
+        | RecipeError::TemplateRewritten { .. }
+        | RecipeError::NoAssociatedData { .. } => Exit::Usage,
+        RecipeError::Unfit { .. } | RecipeError::SameKey(_) => Exit::Unusable,
+    };
+    CliError::from_error(exit, error)
 }
 
 /// What a failed database says.

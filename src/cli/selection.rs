@@ -144,6 +144,10 @@ impl Selection {
             return Err(CliError::usage("--from is missing: which key opens the values now?")
                 .next("add --from env:OLD_KEY, or another reference to the old key"));
         }
+        // A key on the command line is told before anything else that may be missing.
+        for reference in std::iter::once(self.to()?).chain(&self.from) {
+            reference.get()?;
+        }
         let store = self.database.open(context, &options.owner)?;
         let keys = self.keys(context)?;
         let formats = self.formats(&*store, &keys).await?;
@@ -159,7 +163,7 @@ impl Selection {
         };
         let now = u64::try_from((context.now)().as_second()).unwrap_or(0);
         let recipe = Recipe::new(specs, &keys.from, &keys.to, plaintext, now).map_err(|error| {
-            CliError::from_error(Exit::Unusable, &error).next("check --from, --to and --format; see reseal plan --help")
+            super::rotation_error::recipe_error(&error).next("check --from, --to, --format and --aad; see reseal plan --help")
         })?;
         let mut recipe = recipe.with_destroyed(&keys.destroyed);
         // A key from elsewhere has no keyring beside which its seals could be counted.

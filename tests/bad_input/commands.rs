@@ -29,6 +29,33 @@ fn explains(run: &Run, exit: i32, parts: &[(&str, &str)]) {
 }
 
 #[test]
+fn a_key_typed_literally_is_told_before_a_database_that_is_not() {
+    let desk = Desk::sqlite();
+    let pair = table(&desk, 3);
+    for (option, other) in [("--from", "--to"), ("--to", "--from")] {
+        let mut process = desk.process(
+            &[
+                "plan",
+                "--table",
+                "t",
+                "--column",
+                "c",
+                "--format",
+                "fernet",
+                option,
+                &pair.old_text,
+                other,
+                "env:NEW",
+                "--json",
+            ],
+            &[("NEW", &pair.new_text)],
+        );
+        let run = Run::of(&process.env_remove("DATABASE_URL").output().unwrap());
+        explains(&run, 2, &[("next", "env:NAME")]);
+    }
+}
+
+#[test]
 fn a_key_typed_literally_is_refused_and_not_repeated() {
     let desk = Desk::sqlite();
     let pair = table(&desk, 3);
@@ -102,6 +129,7 @@ fn what_makes_no_sense_is_usage() {
             ],
         ),
         ("plan", vec!["--column", "c", "--from", "env:OLD", "--aad", "a", "--aad", "b"]),
+        ("plan", vec!["--column", "c", "--from", "env:OLD", "--aad", "t.c:{id}"]),
         ("plan", vec!["--column", "c", "--from", "env:OLD", "--to-format", "rot13"]),
         (
             "plan",
