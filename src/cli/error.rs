@@ -156,7 +156,12 @@ impl From<RefError> for CliError {
 
 impl From<SecretError> for CliError {
     fn from(error: SecretError) -> Self {
-        let failure = Self::from_error(Exit::Unusable, &error);
+        let exit = match error {
+            // The command asks a key service, and that does not answer.
+            SecretError::Timeout(_) => Exit::Unreachable,
+            _ => Exit::Unusable,
+        };
+        let failure = Self::from_error(exit, &error);
         match error {
             SecretError::Unset(name) => failure.next(format!(
                 "export {name}, or name another source: file:PATH, fd:N, prompt, cmd:COMMAND"
@@ -306,5 +311,20 @@ fn keyring_exit(fault: &KeyringFault) -> (Exit, &'static str) {
             Exit::Integrity,
             "check the disk and the file (reseal keys list) before anything is sealed with a new key",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_key_service_that_does_not_answer_is_unreachable() {
+        let timeout = CliError::from(SecretError::Timeout(Duration::from_secs(30)));
+        assert_eq!(timeout.exit(), Exit::Unreachable);
+        let unset = CliError::from(SecretError::Unset("OLD_KEY".to_owned()));
+        assert_eq!(unset.exit(), Exit::Unusable);
     }
 }
