@@ -86,6 +86,22 @@ fn a_complete_configuration_becomes_types() {
 }
 
 #[test]
+fn backups_may_be_kept_for_no_time_and_keys_may_not() {
+    for (text, horizon) in [("0d", 0), ("0h", 0), ("35d", 35 * 24)] {
+        let config = parse(&format!("[policy]\nbackup_horizon = \"{text}\"")).unwrap();
+        assert_eq!(config.policy.backup_horizon.unwrap().as_hours(), horizon);
+    }
+    for (key, text, why) in [
+        ("max_key_age", "0d", "is no time at all"),
+        ("backup_horizon", "-1d", "is not a time"),
+        ("backup_horizon", "soon", "is not a time"),
+    ] {
+        let fault = parse(&format!("[policy]\n{key} = \"{text}\"")).unwrap_err().to_string();
+        assert!(fault.contains(key) && fault.contains(why), "{fault}");
+    }
+}
+
+#[test]
 fn unknown_keys_are_errors_with_the_nearest_name() {
     for (text, key, nearest) in [
         ("[databse.main]\nurl = \"sqlite:x\"", "databse", "database"),

@@ -106,7 +106,7 @@ pub(super) fn dataset(name: String, mut section: Section<'_>, databases: &[Datab
 pub(super) fn policy(mut section: Section<'_>) -> Result<Policy, ConfigFault> {
     let policy = Policy {
         max_key_age: section.duration("max_key_age")?,
-        backup_horizon: section.duration("backup_horizon")?,
+        backup_horizon: section.duration_or_none("backup_horizon")?,
     };
     section.finish()?;
     Ok(policy)

@@ -109,11 +109,19 @@ impl<'f> Section<'f> {
 
     /// A time such as `90d` or `12h`; a day has 24 hours.
     pub(super) fn duration(&mut self, key: &'static str) -> Result<Option<SignedDuration>, ConfigFault> {
+        match self.duration_or_none(key)? {
+            Some(duration) if duration.is_zero() => Err(self.wrong(key, "is no time at all; write one such as 90d or 12h")),
+            duration => Ok(duration),
+        }
+    }
+
+    /// The same where no time at all makes sense, too: `0d`.
+    pub(super) fn duration_or_none(&mut self, key: &'static str) -> Result<Option<SignedDuration>, ConfigFault> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         let span: Option<Span> = text.parse().ok();
         let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-        let positive = duration.filter(|duration| duration.is_positive());
-        positive
+        duration
+            .filter(|duration| !duration.is_negative())
             .map(Some)
             .ok_or_else(|| self.wrong(key, "is not a time such as 90d or 12h"))
     }
