@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
     if let Err(missing) = closed {
         context.output.say(&format!("warning: {missing}"));
     }
-    run(std::env::args_os(), &mut context).into()
+    process::or_bug(|| run(std::env::args_os(), &mut context)).into()
 }
 
 /// Runs one command line, program name first.

@@ -1,8 +1,10 @@
 //! What the process does before it reads its first secret, and the one reading of the clock.
 
+use std::panic::AssertUnwindSafe;
+
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-use super::output;
+use super::{Exit, output};
 
 /// Switches off core dumps, and the access of other processes of the same user to this one's memory. An error names the
 /// protection that could not be had.
@@ -25,6 +27,11 @@ pub fn silence_panics() {
     }));
 }
 
+/// The exit code of `work`, also where it panics: the hook has told of it, and 101, Rust's own code, is none of ours.
+pub fn or_bug(work: impl FnOnce() -> Exit) -> Exit {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Exit::Bug)
+}
+
 /// The present time. No decision about data depends on it; it stands in records.
 pub fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
@@ -36,6 +43,12 @@ mod tests {
     use rustix::process::{dumpable_behavior, getrlimit};
 
     use super::*;
+
+    #[test]
+    fn a_panic_ends_with_the_code_of_a_bug() {
+        assert_eq!(or_bug(|| Exit::Findings), Exit::Findings);
+        assert_eq!(or_bug(|| panic!("on purpose")), Exit::Bug);
+    }
 
     #[test]
     fn memory_is_closed() {
