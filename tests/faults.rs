@@ -1,5 +1,5 @@
 //! What happens to a rotation: kill -9, cut connections, lost replies, a server that crashes, a full disk, a busy file, a frozen process,
-//! nobody who reads what it says.
+//! a table that is altered, nobody who reads what it says.
 //! After each of them every value is readable, and the same command ends where an undisturbed run would have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -7,6 +7,7 @@
 mod support;
 
 mod faults {
+    pub mod altered;
     pub mod back;
     pub mod busy;
     pub mod proving;

@@ -80,6 +80,7 @@ scenarios!(
         a_third_key_takes_the_place_of_a_rotation_that_is_moving_values,
         a_third_key_takes_the_place_of_one_that_nobody_seals_with_yet,
         a_rotation_is_rolled_back_before_its_promotion,
+        a_column_renamed_in_the_middle_leaves_it_incomplete,
         a_rotation_is_rolled_back_from_its_middle,
         a_finished_rotation_is_rolled_back,
     },

@@ -109,6 +109,19 @@ impl CliError {
         self
     }
 
+    /// The same of a run that had begun: it did not end, and "nothing was touched" is no longer true.
+    pub fn once_begun(self, durable: &str, next: &str) -> Self {
+        match self.exit {
+            Exit::Refused => Self {
+                exit: Exit::Incomplete,
+                ..self
+            }
+            .durable(durable)
+            .next_or(next),
+            _ => self,
+        }
+    }
+
     /// What failed, without the rest.
     pub fn what_failed(&self) -> &str {
         &self.failed

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, VacuumEntry};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
-use super::rotation_error::rotation_error;
+use super::rotation_error::{rotation_error, rotation_error_after};
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit, error::ErrorDocument};
@@ -189,7 +189,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
         seen = Some(Arc::clone(&progress));
         let report = rotate(&selected.store, &prepared, &progress, &stop)
             .await
-            .map_err(|error| rotation_error(&error))?;
+            .map_err(|error| rotation_error_after(&error, &progress))?;
         Ok((prepared, report, progress))
     });
     match outcome {

@@ -1,8 +1,11 @@
 //! Errors of a rotation in the four parts that an operator needs, and their exit codes.
 
+use std::sync::atomic::Ordering;
+
 use super::{CliError, Exit};
 use crate::rotation::RotationError;
 use crate::rotation::preflight::{Finding, Severity};
+use crate::rotation::progress::Progress;
 use crate::rotation::recipe::RecipeError;
 use crate::store::StoreError;
 
@@ -11,7 +14,15 @@ pub fn rotation_error(error: &RotationError) -> CliError {
     match error {
         RotationError::Refused(findings) => refused(findings),
         RotationError::Recipe(cause) => recipe_error(cause),
-        RotationError::Store { step, cause } => store_error(cause, step),
+        // What is stored of earlier runs is read before the first batch.
+        RotationError::Store {
+            step,
+            cause: cause @ StoreError::State(_),
+        } => store_error(cause, step),
+        RotationError::Store { step, cause } => {
+            let error = store_error(cause, step);
+            if matches!(*step, "preflight" | "scan") { error } else { error.once_begun(DURABLE, ALTERED) }
+        }
         RotationError::Stopped => CliError::new(Exit::Incomplete, "stopped on request")
             .durable(DURABLE)
             .next("run the same command again to continue"),
@@ -34,6 +45,15 @@ pub fn rotation_error(error: &RotationError) -> CliError {
         RotationError::WorkerDied => CliError::from_error(Exit::Bug, error)
             .durable(DURABLE)
             .next("run the same command again to continue, and report this"),
+    }
+}
+
+/// The same of a rotation that has come this far.
+pub fn rotation_error_after(error: &RotationError, progress: &Progress) -> CliError {
+    let error = rotation_error(error);
+    match progress.values_reencrypted.load(Ordering::Relaxed) {
+        0 => error,
+        _ => error.once_begun(DURABLE, ALTERED),
     }
 }
 
@@ -79,7 +99,7 @@ pub fn store_error(error: &StoreError, step: &str) -> CliError {
         StoreError::Implausible(_) => failure(Exit::Integrity)
             .durable(DURABLE)
             .next("find out what answers there: a damaged server, or somebody in between"),
-        StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).durable(DURABLE),
+        StoreError::Vanished(_) | StoreError::Refused(_) | StoreError::State(_) => failure(Exit::Refused).touched_nothing(),
         StoreError::Storage { .. } => failure(Exit::Incomplete)
             .durable(DURABLE)
             .next("make room, then run the same command again to continue"),
@@ -111,3 +131,6 @@ fn refused(findings: &[Finding]) -> CliError {
 }
 
 const DURABLE: &str = "every batch that was committed; each value opens under the old or the new key";
+
+/// What to do about a table that is no longer what the run began with.
+const ALTERED: &str = "undo what was altered (a table or column renamed or dropped, a permission revoked) or name it as it is now, then run the same command again to continue";

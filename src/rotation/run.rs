@@ -98,6 +98,8 @@ pub async fn rotate(
     }
     match (outcome, claimed.get()) {
         (Err(RotationError::Store { step, cause }), Some(plan)) => {
+            // What a phase asks before it writes is still asked after the plan was claimed.
+            let step = if step == "preflight" { "re-encrypt" } else { step };
             Err(RotationError::store(step)(taken_over_or_restored(store, plan, cause).await))
         }
         (outcome, _) => outcome.map_err(|error| error.or_ended(stop)),

@@ -9,7 +9,7 @@ use reseal::rotation::protocol::{Direction, Watch, Wish, rotate};
 use reseal::store::postgres::PostgresStore;
 use serde_json::Value;
 
-use super::house::{BRIEF, House, KEYSET, Kind, PATIENT, SLOWLY, eventually};
+use super::house::{BRIEF, House, KEYSET, Kind, PATIENT, SLOWLY, TABLES, eventually};
 use crate::support::proxy::{Prey, Proxy};
 use crate::support::reseal_process;
 
@@ -381,6 +381,28 @@ pub fn a_rotation_is_rolled_back_before_its_promotion(kind: Kind) {
     house.assert_readable(&app);
     let again = house.rotate(&[PATIENT, &["--rollback"]].concat());
     assert_eq!(again.code, Some(4), "{}", again.text());
+}
+
+pub fn a_column_renamed_in_the_middle_leaves_it_incomplete(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let running = house.rotate_until("re-encrypt", SLOWLY);
+    eventually("batches are committed", || (house.moved() > 0).then_some(()));
+    for (table, column) in TABLES {
+        house.execute(&format!("ALTER TABLE {table} RENAME COLUMN {column} TO other"));
+    }
+    let ended = running.wait();
+    for (table, column) in TABLES {
+        house.execute(&format!("ALTER TABLE {table} RENAME COLUMN other TO {column}"));
+    }
+    assert_eq!(ended.code, Some(5), "{}", ended.text());
+    let durable = ended.document["error"]["durable"].as_str().unwrap();
+    assert!(durable.contains("every batch that was committed"), "{}", ended.text());
+    assert!(ended.document["rotation"].is_string(), "{}", ended.text());
+    house.assert_readable(&app);
+    let done = house.rotate(PATIENT);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    house.assert_readable(&app);
 }
 
 pub fn a_rotation_is_rolled_back_from_its_middle(kind: Kind) {

@@ -59,4 +59,9 @@ pub fn protocol_error(error: ProtocolError) -> CliError {
     }
 }
 
+/// The same of a rotation that is on record.
+pub fn protocol_error_once_begun(error: ProtocolError) -> CliError {
+    protocol_error(error).once_begun(DURABLE, "then run the same command again: it goes on where it ended")
+}
+
 const DURABLE: &str = "every key that was made, every phase that was passed and every batch that was committed; each value opens under a key of the keyset";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::error::protocol_error;
+use super::error::{protocol_error, protocol_error_once_begun};
 use super::report::{self, GateEntry};
 use super::sessions::SessionsEntry;
 use super::{GateArgs, ManagedArgs};
@@ -99,7 +99,12 @@ pub fn run(
                 ProtocolError::Sessions { reports, .. } => sessions = reports.iter().map(SessionsEntry::of).collect(),
                 _ => {}
             }
-            protocol_error(error)
+            // Only a rotation that is on record has an id.
+            if terminal.id().is_some() {
+                protocol_error_once_begun(error)
+            } else {
+                protocol_error(error)
+            }
         })
     });
     let progress = seen().take().unwrap_or_default();
@@ -111,7 +116,7 @@ pub fn run(
         }
         Err(error) => {
             context.output.say(&error.text());
-            let rotation = terminal.rotation.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let rotation = terminal.id();
             let document = report::unfinished(rotation.as_deref(), keyset, &error, (gate, sessions), &progress, begun);
             Ok(context.output.outcome("reseal.rotate/1", &document, error.exit()))
         }
@@ -122,6 +127,12 @@ pub fn run(
 #[derive(Default)]
 struct Terminal {
     rotation: Mutex<Option<String>>,
+}
+
+impl Terminal {
+    fn id(&self) -> Option<String> {
+        self.rotation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Watch for Terminal {
