@@ -64,6 +64,8 @@ pub struct Outcome {
     pub values_already_current: u64,
     /// NULLs.
     pub values_null: u64,
+    /// Values that are not sealed, and were left so (`--plaintext skip`).
+    pub values_plaintext: u64,
     /// Rows that somebody else wrote first.
     pub lost_races: u64,
     /// Values left untouched; the first ten thousand.
@@ -138,6 +140,7 @@ impl Totals {
 /// What a rotation of a table did and found.
 pub fn rotated(survey: &Survey, report: &RotationReport, progress: &Progress, begun: Instant) -> Outcome {
     let (counters, census) = (&report.counters, &report.census);
+    let verified = report.verified && census.opened_in_full();
     Outcome {
         rows_scanned: counters.rows_scanned,
         values_reencrypted: counters.values_reencrypted,
@@ -145,8 +148,8 @@ pub fn rotated(survey: &Survey, report: &RotationReport, progress: &Progress, be
         values_null: counters.values_null,
         lost_races: counters.lost_races,
         rows_per_second: rate(report.this_run.0, report.this_run.1),
-        verified: report.verified,
-        exit: if report.verified { Exit::Done } else { Exit::Findings }.code(),
+        verified,
+        exit: judged(verified).code(),
         ..found(survey, &report.columns, census, progress, begun)
     }
 }
@@ -162,6 +165,7 @@ fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progr
         values_reencrypted: 0,
         values_already_current: counted.current,
         values_null: counted.nulls,
+        values_plaintext: counted.plaintext,
         lost_races: 0,
         quarantined: entries(survey, columns, &counted.quarantined_values),
         quarantined_total: counted.quarantined(),
@@ -172,9 +176,14 @@ fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progr
         elapsed_seconds: seconds(begun.elapsed()),
         rows_per_second: 0.0,
         phases: phases(progress),
-        verified: counted.is_clean(),
-        exit: if counted.is_clean() { Exit::Done } else { Exit::Findings }.code(),
+        verified: counted.opened_in_full(),
+        exit: judged(counted.opened_in_full()).code(),
     }
+}
+
+/// The exit code of a run that came to its end.
+pub fn judged(verified: bool) -> Exit {
+    if verified { Exit::Done } else { Exit::Findings }
 }
 
 /// Entries of a census with names instead of positions.

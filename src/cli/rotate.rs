@@ -278,8 +278,8 @@ fn finish(
     begun: Instant,
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
-    let exit = if report.verified { Exit::Done } else { Exit::Findings };
     let outcome = documents::rotated(&prepared.survey, report, progress, begun);
+    let exit = documents::judged(outcome.verified);
     super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
     super::summary::throttled(&documents::throttled(progress), &mut context.output);
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);

@@ -79,7 +79,7 @@ enum PlaintextArg {
     Refuse,
     /// Seal them under the new key
     Seal,
-    /// Leave them as they are
+    /// Leave them as they are; while there are any, the exit code is 7
     Skip,
 }
 

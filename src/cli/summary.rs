@@ -43,11 +43,19 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
     );
     let due = outcome.not_current.len() as u64;
     list("readable, but not under the new key", due, &outcome.not_current, output);
+    let plaintext = outcome.values_plaintext;
+    if plaintext > 0 {
+        output.say(&format!(
+            "{plaintext} values are plaintext, left as they are (--plaintext skip)"
+        ));
+    }
     if outcome.verified {
         output.say("verified: every value opens under the new key");
         output.say("The old key may leave the application now. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
     } else if due > 0 {
         output.say("NOT verified: the old key is still needed. reseal rotate moves what is readable.");
+    } else if plaintext > 0 && outcome.quarantined_total == 0 {
+        output.say("NOT verified: every sealed value opens under the new key, and the rest is plaintext. Seal it with --plaintext seal, or select with --where what is sealed; then run the same command again.");
     } else if outcome.census.keys().all(|key| key == "unreadable") {
         output
             .say("NOT verified: not one value opens. Check the keys, the format and the associated data before anything else.");

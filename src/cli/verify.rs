@@ -53,8 +53,8 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
         Ok((prepared, report, progress))
     })?;
     let census = &report.census;
-    let exit = if census.is_clean() { Exit::Done } else { Exit::Findings };
     let outcome = documents::verified(&prepared.survey, &report, &progress, begun);
+    let exit = documents::judged(outcome.verified);
     context.output.say(&format!(
         "{}: {} rows read, {} NULL",
         prepared.survey.table, census.rows, census.nulls

@@ -67,9 +67,14 @@ impl Census {
         }
     }
 
-    /// Whether every non-null value opened under the target key.
+    /// Whether nothing is left to be moved: every value that is to be sealed opened under the target key.
     pub fn is_clean(&self) -> bool {
         self.due == 0 && self.quarantined() == 0
+    }
+
+    /// Whether every non-null value opened under the target key: clean, and no plaintext was left alone either.
+    pub fn opened_in_full(&self) -> bool {
+        self.is_clean() && self.plaintext == 0
     }
 
     /// Values that were left as they are because they cannot be moved.

@@ -31,7 +31,8 @@ pub struct RotationReport {
     pub guard: Option<GuardReport>,
     /// How the upkeep went, if it was asked for.
     pub vacuum: Option<VacuumReport>,
-    /// Whether every non-null value opened under the target key.
+    /// Whether every value that is to be sealed opened under the target key, and the database agrees. Plaintext that was left alone stands
+    /// in the census.
     pub verified: bool,
 }
 

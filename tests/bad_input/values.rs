@@ -326,8 +326,17 @@ fn plaintext_follows_the_policy() {
         assert_eq!(desk.values(Column::Text)[&2], plain());
 
         let run = desk.on_t("rotate", &pair, &["--plaintext", "skip", "--no-state"]);
-        run.expect(0);
+        run.expect(7);
         assert_eq!(run.json["census"]["plaintext"], 2);
+        for run in [run, desk.on_t("verify", &pair, &["--plaintext", "skip"])] {
+            run.expect(7);
+            assert_eq!(
+                (&run.json["verified"], &run.json["values_plaintext"]),
+                (&false.into(), &2.into())
+            );
+            assert!(run.stderr.contains("2 values are plaintext"), "{}", run.stderr);
+            assert!(!run.stderr.contains("every value opens"), "{}", run.stderr);
+        }
         assert_eq!(
             (&desk.values(Column::Text)[&2], &desk.values(Column::Text)[&4]),
             (&plain(), &Some(Vec::new()))
@@ -340,6 +349,8 @@ fn plaintext_follows_the_policy() {
             (&run.json["values_reencrypted"], &run.json["values_null"]),
             (&3.into(), &1.into())
         );
+        let verified = desk.on_t("verify", &pair, &["--plaintext", "skip"]);
+        assert_eq!(verified.expect(0).json["values_plaintext"], 0);
         let values = desk.values(Column::Text);
         assert_eq!(pair.open_new(values[&2].as_ref().unwrap(), b""), b"Ada Lovelace");
         assert_eq!(
