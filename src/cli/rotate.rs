@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, VacuumEntry};
+use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, Unfinished, VacuumEntry};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::{rotation_error, rotation_error_after};
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
-use super::{CliError, Context, Exit, error::ErrorDocument};
+use super::{CliError, Context, Exit};
 use crate::rotation::plan::{Prepared, prepare};
 use crate::rotation::progress::Progress;
 use crate::rotation::{Guarding, OnUnreadable, RotationReport, rotate};
@@ -128,20 +128,6 @@ struct RotateDocument<'a> {
     findings: Vec<FindingEntry<'a>>,
 }
 
-/// What is known of a run that did not end.
-#[derive(Serialize)]
-struct UnfinishedDocument<'a> {
-    rows_scanned: u64,
-    values_reencrypted: u64,
-    lost_races: u64,
-    throttled_seconds: BTreeMap<&'static str, f64>,
-    phases: Vec<documents::Phase>,
-    elapsed_seconds: f64,
-    verified: bool,
-    exit: u8,
-    error: ErrorDocument<'a>,
-}
-
 pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let mut options = args.tuning.options("rotate");
@@ -201,7 +187,9 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
                     "guard: if it was put up, it stays for the next run, and refuses new values under the old key; reseal guard remove takes it away",
                 );
             }
-            unfinished(&error, seen.as_deref(), begun, context)
+            context.output.say(&error.text());
+            let document = Unfinished::of(&error, seen.as_deref(), begun);
+            Ok(context.output.outcome("reseal.rotate/1", &document, error.exit()))
         }
     }
 }
@@ -305,30 +293,6 @@ fn finish(
         findings: documents::findings(&report.findings),
     };
     Ok(context.output.outcome("reseal.rotate/1", &document, exit))
-}
-
-fn unfinished(
-    error: &CliError,
-    progress: Option<&Progress>,
-    begun: Instant,
-    context: &mut Context<'_>,
-) -> Result<Exit, CliError> {
-    let count = |get: fn(&Progress) -> &std::sync::atomic::AtomicU64| {
-        progress.map_or(0, |progress| get(progress).load(std::sync::atomic::Ordering::Relaxed))
-    };
-    let document = UnfinishedDocument {
-        rows_scanned: count(|progress| &progress.rows_scanned),
-        values_reencrypted: count(|progress| &progress.values_reencrypted),
-        lost_races: count(|progress| &progress.lost_races),
-        throttled_seconds: progress.map(documents::throttled).unwrap_or_default(),
-        phases: progress.map(documents::phases).unwrap_or_default(),
-        elapsed_seconds: documents::seconds(begun.elapsed()),
-        verified: false,
-        exit: error.exit().code(),
-        error: error.document(),
-    };
-    context.output.say(&error.text());
-    Ok(context.output.outcome("reseal.rotate/1", &document, error.exit()))
 }
 
 const LAG_LIMITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);

@@ -1,17 +1,19 @@
 //! `reseal verify`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, Outcome};
+use super::documents::{self, FindingEntry, Outcome, Unfinished};
 use super::managed::{ManagedArgs, look};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit};
 use crate::rotation::plan::prepare;
+use crate::rotation::progress::Progress;
 use crate::rotation::verify;
 
 /// Open every value of a table, or of every dataset of a keyset, and count them per key; writes nothing
@@ -45,13 +47,19 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
     if !args.selection.names_a_table() {
         return look::verify_keyset(&args.managed, &args.selection.keyring, options, context);
     }
-    let (prepared, report, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
+    let mut seen: Option<Arc<Progress>> = None;
+    let verified = tuning::run(context.output.is_json(), async |progress, stop| {
+        seen = Some(Arc::clone(&progress));
         let failed = |error| rotation_error(&error).touched_nothing();
         let selected = args.selection.select(context, options, false).await?;
         let prepared = prepare(&*selected.store, selected.job).await.map_err(failed)?;
         let report = verify(&selected.store, &prepared, &progress, &stop).await.map_err(failed)?;
         Ok((prepared, report, progress))
-    })?;
+    });
+    let (prepared, report, progress) = match verified {
+        Ok(verified) => verified,
+        Err(error) => return Ok(unfinished(&error, seen.as_deref(), begun, context)),
+    };
     let census = &report.census;
     let outcome = documents::verified(&prepared.survey, &report, &progress, begun);
     let exit = documents::judged(outcome.verified);
@@ -66,6 +74,13 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
         findings: documents::findings(&report.findings),
     };
     Ok(context.output.outcome("reseal.verify/1", &document, exit))
+}
+
+/// Says what stood in the way, and what is known all the same.
+pub(super) fn unfinished(error: &CliError, progress: Option<&Progress>, begun: Instant, context: &mut Context<'_>) -> Exit {
+    context.output.say(&error.text());
+    let document = Unfinished::of(error, progress, begun);
+    context.output.outcome("reseal.verify/1", &document, error.exit())
 }
 
 const EXAMPLES: &str = "\

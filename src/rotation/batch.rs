@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
-use super::census::Counter;
+use super::census::{Census, Counter};
 use super::judge::Depth;
 use super::pace::Sample;
 use super::progress::Progress;
@@ -177,6 +177,7 @@ pub async fn run(
     }
     let withheld = buffers.resume();
     let progress = &shared.progress;
+    Progress::add(&progress.rows_reencrypted, buffers.committed.rows);
     Progress::add(&progress.values_reencrypted, buffers.committed.values);
     Progress::add(&progress.lost_races, buffers.committed.lost_races);
     let (done, sample, busy) = outcome?;
@@ -189,6 +190,11 @@ pub async fn run(
     if place.step.moves() && !done.held {
         Progress::add(&progress.rows_scanned, done.tally.rows);
         Progress::add(&progress.quarantined, done.tally.quarantined);
+        progress.saw(Census::of_batch(
+            &place.interval.relation,
+            &done.tally,
+            &buffers.swaps.quarantined,
+        ));
     }
     shared.waited(done.waited);
     shared.finish(sample, busy).await;

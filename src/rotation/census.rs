@@ -9,7 +9,7 @@ use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge, nested_in};
 use super::recipe::Recipe;
 use super::rewriter::wipe;
-use crate::store::page::{Page, Quarantined};
+use crate::store::page::{Page, Quarantined, Tally};
 
 /// Values counted per key, and those that are not as they should be.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +43,19 @@ pub struct Census {
 }
 
 impl Census {
+    /// What a batch found, as far as it counts: which key had sealed what is due, nobody asks while it is rewritten.
+    pub fn of_batch(relation: &str, tally: &Tally, quarantined: &[Quarantined]) -> Self {
+        Self {
+            rows: tally.rows,
+            current: tally.current,
+            nulls: tally.nulls,
+            plaintext: tally.plaintext,
+            unreadable: tally.quarantined,
+            quarantined_values: quarantined.iter().map(|entry| (relation.to_owned(), entry.clone())).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds another part of the table.
     pub fn merge(&mut self, other: Self) {
         self.rows += other.rows;
@@ -125,6 +138,15 @@ impl Counter {
     /// One that opens every value.
     pub fn opening(recipe: Arc<Recipe>) -> Self {
         Self::new(recipe, Depth::Open)
+    }
+
+    /// Counts a page of `relation`, and gives what that page alone adds.
+    pub fn count_apart(&mut self, relation: &str, page: &Page) -> Census {
+        let before = std::mem::take(&mut self.census);
+        self.count(relation, page);
+        let found = std::mem::replace(&mut self.census, before);
+        self.census.merge(found.clone());
+        found
     }
 
     /// Counts a page of `relation`.

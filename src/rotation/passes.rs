@@ -170,7 +170,8 @@ impl Verify {
             if end == PageEnd::More && self.page.len() > 1 {
                 self.page.forget_last();
             }
-            self.counter.count(&interval.relation, &self.page);
+            let found = self.counter.count_apart(&interval.relation, &self.page);
+            self.work.shared.progress.saw(found);
             Progress::add(&self.work.shared.progress.rows_scanned, self.page.len() as u64);
             let sample = sample(begun, &self.page);
             if end == PageEnd::End {

@@ -1,10 +1,12 @@
 //! What a rotation tells while it runs, and how it is asked to stop. Written by workers, read by whoever draws.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::census::Census;
 use super::throttle::Throttle;
+use crate::store::survey::{Survey, Target};
 
 /// The steps of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +36,15 @@ impl Step {
     }
 }
 
-/// Counters that workers raise and a display reads; no locks on the way of a batch.
+/// Counters that workers raise and a display reads. What values turned out to be is behind a lock, which a batch takes once.
 #[derive(Debug)]
 pub struct Progress {
     /// Rows of the table, as estimated; per pass.
     pub rows_expected: AtomicU64,
     /// Rows read in this pass.
     pub rows_scanned: AtomicU64,
+    /// Rows rewritten.
+    pub rows_reencrypted: AtomicU64,
     /// Values rewritten.
     pub values_reencrypted: AtomicU64,
     /// Rows that somebody else wrote first.
@@ -57,7 +61,21 @@ pub struct Progress {
     pub throttle: Throttle,
     /// Milliseconds spent waiting on purpose.
     pub waited_ms: AtomicU64,
+    tables: Mutex<Vec<Table>>,
     state: Mutex<StepState>,
+}
+
+/// A table that is or was at work, and what its values turned out to be: those that ranges have passed, until a verification counts anew.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Which table of which store: the same again is counted anew.
+    pub of: (usize, Target),
+    /// The catalogue's facts.
+    pub survey: Arc<Survey>,
+    /// Column names, for entries of the census.
+    pub columns: Arc<Vec<String>>,
+    /// What was counted so far.
+    pub census: Census,
 }
 
 #[derive(Debug)]
@@ -72,6 +90,7 @@ impl Default for Progress {
         Self {
             rows_expected: AtomicU64::new(0),
             rows_scanned: AtomicU64::new(0),
+            rows_reencrypted: AtomicU64::new(0),
             values_reencrypted: AtomicU64::new(0),
             lost_races: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
@@ -80,6 +99,7 @@ impl Default for Progress {
             batch_rows: AtomicU64::new(0),
             throttle: Throttle::default(),
             waited_ms: AtomicU64::new(0),
+            tables: Mutex::default(),
             state: Mutex::new(StepState {
                 step: Step::Preflight,
                 since: Instant::now(),
@@ -96,6 +116,11 @@ impl Progress {
         self.rows_scanned.store(0, Ordering::Relaxed);
         self.ranges.store(ranges as u64, Ordering::Relaxed);
         self.ranges_done.store(0, Ordering::Relaxed);
+        if step == Step::Verify
+            && let Some(table) = self.lock_tables().last_mut()
+        {
+            table.census = Census::default();
+        }
         let mut state = self.state();
         let (old, since) = (state.step, state.since);
         state.finished.push((old, since.elapsed()));
@@ -123,9 +148,38 @@ impl Progress {
         sums
     }
 
+    /// Time spent in a step so far.
+    pub fn time_of(&self, step: Step) -> Duration {
+        let of = |(known, time): (Step, Duration)| (known == step).then_some(time);
+        self.times().into_iter().find_map(of).unwrap_or_default()
+    }
+
+    /// What is counted from now on is of this table.
+    pub fn turn_to(&self, table: Table) {
+        let mut tables = self.lock_tables();
+        tables.retain(|other| other.of != table.of);
+        tables.push(table);
+    }
+
+    /// Values of the present table were looked at.
+    pub fn saw(&self, part: Census) {
+        if let Some(table) = self.lock_tables().last_mut() {
+            table.census.merge(part);
+        }
+    }
+
+    /// The tables so far.
+    pub fn tables(&self) -> Vec<Table> {
+        self.lock_tables().clone()
+    }
+
     /// Adds to a counter.
     pub fn add(counter: &AtomicU64, amount: u64) {
         counter.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn lock_tables(&self) -> std::sync::MutexGuard<'_, Vec<Table>> {
+        self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, StepState> {

@@ -1,7 +1,7 @@
 //! What the catalogue says about a table: facts, not judgements. `rotation::preflight` judges.
 
 /// What the operator pointed at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Schema-qualified where the database has schemas, as typed.
     pub table: String,

@@ -28,6 +28,30 @@ fn explains(run: &Run, exit: i32, parts: &[(&str, &str)]) {
     }
 }
 
+/// The fields of a document of `rotate` and `verify`, which are there also when the command fails.
+#[track_caller]
+fn tells_what_is_known(run: &Run) {
+    for name in [
+        "rows_scanned",
+        "values_reencrypted",
+        "values_already_current",
+        "values_null",
+        "values_plaintext",
+        "lost_races",
+        "quarantined_total",
+        "elapsed_seconds",
+        "rows_per_second",
+        "exit",
+    ] {
+        assert!(run.json[name].is_number(), "{name}: {}", run.json);
+    }
+    for name in ["quarantined", "not_current", "phases"] {
+        assert!(run.json[name].is_array(), "{name}: {}", run.json);
+    }
+    assert!(run.json["census"].is_object(), "{}", run.json);
+    assert_eq!(run.json["verified"], false, "{}", run.json);
+}
+
 #[test]
 fn a_key_typed_literally_is_told_before_a_database_that_is_not() {
     let desk = Desk::sqlite();
@@ -192,6 +216,9 @@ fn keys_and_databases_that_are_unusable() {
                 }
                 let run = desk.run(&arguments, &[("OLD", old), ("NEW", new)]);
                 explains(&run, 4, &[("error", "no_such_"), ("durable", "nothing was touched")]);
+                if command != "plan" {
+                    tells_what_is_known(&run);
+                }
             }
         }
         // Strangers' keys open nothing.

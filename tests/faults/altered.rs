@@ -1,7 +1,11 @@
 //! The table is altered while a rotation is at work on it: it ends, says what is durable, and goes on when that is undone.
 
-use crate::support::people::Home;
-use crate::support::rotation::{Rotation, SLOWLY_ALONE};
+use crate::support::people::{GAP, Home};
+use crate::support::rotation::{Rotation, SLOWLY_ALONE, wait_until};
+use std::mem::discriminant;
+
+use rustix::process::Signal;
+
 use crate::{PEOPLE, Scene};
 
 /// Begins, alters the table, undoes it: in between the run ends as incomplete, and the next one completes it.
@@ -75,6 +79,47 @@ fn heavy_a_permission_revoked_under_a_rotation_of_postgres_leaves_it_incomplete(
         &format!("GRANT UPDATE ON people TO {role}"),
     );
     database.execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+}
+
+#[test]
+fn heavy_a_rotation_that_ends_early_tells_what_it_knows() {
+    let home = Home::sqlite("wal");
+    let mut scene = Scene::new(&home, PEOPLE);
+    scene.live.execute(&format!(
+        "UPDATE people SET email = 'gAAAAA' || substr(email, 9) WHERE id = {GAP}"
+    ));
+    let rotation = scene.rotation(&home);
+    let running = rotation.start_and_get_going(SLOWLY_ALONE);
+    let mut live = home.connect();
+    wait_until("there are NULLs among what is done", || live.rows_moved() >= 40);
+    running.signal(Signal::TERM);
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(5), "{}", ended.text());
+    let entry = &ended.document["quarantined"][0];
+    assert_eq!(
+        (&entry["table"], &entry["column"], &entry["primary_key"]["id"]),
+        (&"people".into(), &"email".into(), &GAP.into()),
+        "{}",
+        ended.text()
+    );
+    assert_eq!(
+        (ended.count("quarantined_total"), &ended.document["census"]["unreadable"]),
+        (1, &1.into())
+    );
+    assert!(ended.count("values_null") > 0, "{}", ended.text());
+    assert!(ended.document["rows_per_second"].as_f64() > Some(0.0), "{}", ended.text());
+    // What a run that ends in its own time says, one that does not says by the same names and in the same shapes.
+    let whole = rotation.run(&[]);
+    assert_eq!(whole.code, Some(7), "{}", whole.text());
+    for (name, value) in whole.document.as_object().unwrap() {
+        let kept = ["schema", "table", "plan", "sweeps", "findings", "nested", "nested_total"];
+        let is_told = discriminant(&ended.document[name]) == discriminant(value);
+        assert!(
+            is_told || kept.contains(&name.as_str()) || name.starts_with("late"),
+            "{name}: {}",
+            ended.text()
+        );
+    }
 }
 
 #[test]

@@ -399,6 +399,14 @@ pub fn a_column_renamed_in_the_middle_leaves_it_incomplete(kind: Kind) {
     let durable = ended.document["error"]["durable"].as_str().unwrap();
     assert!(durable.contains("every batch that was committed"), "{}", ended.text());
     assert!(ended.document["rotation"].is_string(), "{}", ended.text());
+    for name in [
+        "values_already_current",
+        "values_null",
+        "quarantined_total",
+        "rows_per_second",
+    ] {
+        assert!(ended.document[name].is_number(), "{name}: {}", ended.text());
+    }
     house.assert_readable(&app);
     let done = house.rotate(PATIENT);
     assert_eq!(done.code, Some(0), "{}", done.text());

@@ -1,5 +1,6 @@
 //! `reseal plan` and `reseal verify` of a keyset.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -9,7 +10,8 @@ use super::sessions::SessionsPlanEntry;
 use super::{ManagedArgs, ask_only};
 use crate::cli::arg::KeyringArgs;
 use crate::cli::documents::{self, Outcome};
-use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning};
+use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning, verify as one_verify};
+use crate::rotation::progress::Progress;
 use crate::rotation::protocol::{ProtocolError, plan, plan_sessions, verify};
 use crate::rotation::{Options, preflight};
 
@@ -99,10 +101,16 @@ pub fn verify_keyset(
 ) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let managed = args.managed(keyring, ask_only(), options, false, context)?;
-    let (reports, progress) = tuning::run(context.output.is_json(), async |progress, stop| {
+    let mut seen: Option<Arc<Progress>> = None;
+    let verified = tuning::run(context.output.is_json(), async |progress, stop| {
+        seen = Some(Arc::clone(&progress));
         let reports = verify(&managed, &progress, &stop).await.map_err(failed)?;
         Ok((reports, progress))
-    })?;
+    });
+    let (reports, progress) = match verified {
+        Ok(verified) => verified,
+        Err(error) => return Ok(one_verify::unfinished(&error, seen.as_deref(), begun, context)),
+    };
     let is_clean = reports.iter().all(|(_, _, report)| report.census.is_clean());
     let exit = if is_clean { Exit::Done } else { Exit::Findings };
     let datasets: Vec<NamedOutcome> = reports

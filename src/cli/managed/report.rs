@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::sessions::SessionsEntry;
 use crate::cli::documents::{self, Outcome};
-use crate::cli::error::ErrorDocument;
 use crate::cli::status::InstanceEntry;
 use crate::cli::{CliError, Exit, Output, summary};
 use crate::rotation::progress::Progress;
@@ -102,18 +101,12 @@ pub struct UnfinishedDocument<'a> {
     /// `None` before there is one.
     rotation: Option<&'a str>,
     keyset: &'a str,
-    rows_scanned: u64,
-    values_reencrypted: u64,
-    lost_races: u64,
-    phases: Vec<documents::Phase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gate: Option<GateEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionsEntry>,
-    elapsed_seconds: f64,
-    verified: bool,
-    exit: u8,
-    error: ErrorDocument<'a>,
+    #[serde(flatten)]
+    unfinished: documents::Unfinished<'a>,
 }
 
 impl GateEntry {
@@ -265,19 +258,11 @@ pub fn unfinished<'a>(
     progress: &Progress,
     begun: Instant,
 ) -> UnfinishedDocument<'a> {
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     UnfinishedDocument {
         rotation,
         keyset,
-        rows_scanned: count(&progress.rows_scanned),
-        values_reencrypted: count(&progress.values_reencrypted),
-        lost_races: count(&progress.lost_races),
-        phases: documents::phases(progress),
         gate,
         sessions,
-        elapsed_seconds: documents::seconds(begun.elapsed()),
-        verified: false,
-        exit: error.exit().code(),
-        error: error.document(),
+        unfinished: documents::Unfinished::of(error, Some(progress), begun),
     }
 }

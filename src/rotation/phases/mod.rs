@@ -22,7 +22,7 @@ use super::passes::{ReEncrypt, Verify, Workshop};
 use super::plan::Prepared;
 use super::preflight::Finding;
 use super::profile::{Profile, Task};
-use super::progress::{Progress, Step, Stop};
+use super::progress::{Progress, Step, Stop, Table};
 use super::range::RangeWork;
 use super::rewriter::Rewriters;
 use super::shared::Shared;
@@ -66,6 +66,13 @@ impl<'a> Run<'a> {
             .workers
             .unwrap_or_else(|| ((proposed.default as f64 * limits.workers_share) as usize).max(1));
         let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
+        let columns = Arc::new(columns);
+        progress.turn_to(Table {
+            of: (Arc::as_ptr(store).cast::<()>() as usize, prepared.target.clone()),
+            survey: Arc::clone(&prepared.survey),
+            columns: Arc::clone(&columns),
+            census: Census::default(),
+        });
         let work = RangeWork {
             store: Arc::clone(store),
             survey: Arc::clone(&prepared.survey),
@@ -76,7 +83,7 @@ impl<'a> Run<'a> {
                 stop: Arc::clone(stop),
                 refusal: Arc::default(),
                 value_bytes_max: options.value_bytes_max,
-                columns: Arc::new(columns),
+                columns,
                 withheld: Arc::default(),
                 left_behind: Arc::default(),
                 late: Arc::default(),
