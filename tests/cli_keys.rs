@@ -146,6 +146,35 @@ fn a_rotation_of_a_keyset_from_the_first_key_to_the_tombstone() {
 }
 
 #[test]
+fn the_configuration_in_the_folder_is_heeded_unasked() {
+    let desk = Desk::new();
+    let old = desk.document("generate data", 0)["key"].as_u64().unwrap();
+    desk.keys("generate data", 0);
+    desk.keys("promote data", 0);
+    desk.put("reseal.toml", "[policy]\nbackup_horizon = \"35d\"\n");
+    // No dataset has the keyset: nobody can check what needs the key.
+    let retired = desk.keys("retire data", 0);
+    assert!(text(&retired).contains("Nobody has checked"), "{}", text(&retired));
+    let early = desk.document(&format!("destroy data {old} --yes"), 4);
+    assert!(
+        early["error"]["failed"].as_str().unwrap().contains("must be kept until"),
+        "{early}"
+    );
+    desk.keys(&format!("destroy data {old} --yes --no-replica-check"), 2);
+    // It speaks of another keyring than the one that is named.
+    fs::copy(desk.file("reseal.keyring"), desk.file("other.keyring")).unwrap();
+    desk.put(
+        "reseal.toml",
+        "[keyring]\nfile = \"reseal.keyring\"\nidentity = \"me.key\"\n[policy]\nbackup_horizon = \"35d\"\n",
+    );
+    desk.keys(&format!("destroy data {old} --yes --keyring other.keyring"), 0);
+    desk.put("reseal.toml", "policy = 1\n");
+    desk.keys(&format!("destroy data {old} --yes"), 3);
+    fs::remove_file(desk.file("reseal.toml")).unwrap();
+    desk.keys(&format!("destroy data {old} --yes"), 0);
+}
+
+#[test]
 fn a_leaked_key_is_replaced_at_once_and_never_exported_again() {
     let desk = Desk::new();
     let old = desk.document("generate data --algorithm fernet", 0)["key"].as_u64().unwrap();

@@ -1,7 +1,7 @@
 //! Arguments that several commands share.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -87,6 +87,13 @@ impl KeyringArgs {
                 settings.identity.clone()
             },
         }
+    }
+
+    /// Whether another file is named on the command line than by a configuration.
+    pub fn is_another_than(&self, settings: Option<&KeyringSettings>) -> bool {
+        let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        self.keyring != Path::new(KEYRING_DEFAULT)
+            && settings.is_some_and(|settings| resolved(&settings.file) != resolved(&self.keyring))
     }
 
     /// Whether the keyring is there and something to open it with was given: nobody need be asked.

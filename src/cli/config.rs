@@ -23,19 +23,24 @@ impl ConfigArgs {
 
     /// Reads it, for commands that can do without one.
     pub fn read_if_there(&self) -> Result<Option<Config>, CliError> {
-        match Config::read(&self.config) {
-            Ok(config) => Ok(Some(config)),
-            Err(ConfigError {
-                fault: ConfigFault::Absent,
-                ..
-            }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        read_if_there(&self.config)
     }
 
     /// Where it is, or would be.
     pub fn path(&self) -> &Path {
         &self.config
+    }
+}
+
+/// Reads a configuration that may be absent.
+pub fn read_if_there(path: &Path) -> Result<Option<Config>, CliError> {
+    match Config::read(path) {
+        Ok(config) => Ok(Some(config)),
+        Err(ConfigError {
+            fault: ConfigFault::Absent,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -59,8 +59,12 @@ pub fn a_key_that_anything_needs_is_not_retired(kind: Kind) {
 
     house.execute("DELETE FROM notes WHERE id = 5");
     house.configure("[policy]\nbackup_horizon = \"35d\"\n");
-    let refused = house.run(&retire);
-    assert_eq!(needs(&refused.document), [("values", 3), ("instances", 1)]);
+    // The configuration in the folder is read unasked, as by rotate, plan and verify.
+    for retire in [&retire[..], &retire[..4]] {
+        let refused = house.run(retire);
+        assert_eq!(refused.code, Some(4), "{}", refused.text());
+        assert_eq!(needs(&refused.document), [("values", 3), ("instances", 1)]);
+    }
     house.ack("php-1", 99, HOUR);
     let refused = house.run(&retire);
     assert_eq!(needs(&refused.document), [("values", 3)]);
@@ -70,12 +74,16 @@ pub fn a_key_that_anything_needs_is_not_retired(kind: Kind) {
     let retired = house.run(&retire);
     assert_eq!(retired.code, Some(0), "{}", retired.text());
     assert!(house.keys()[0].2);
+    let early = house.run(&["keys", "destroy", KEYSET, &old, "--yes"]);
+    assert_eq!(early.code, Some(4), "{}", early.text());
+    assert!(early.stderr.contains("must be kept until"), "{}", early.stderr);
 
     // Without a configuration nobody looks, and that is said.
     house.change(|keyset| {
         let id = keyset.keys()[0].id();
         keyset.stage(id, jiff::Timestamp::now()).unwrap();
     });
+    std::fs::remove_file(house.path("reseal.toml")).unwrap();
     let identity = house.path("identity").display().to_string();
     let retired = house.run(&["keys", "retire", KEYSET, &old, "--identity", &identity]);
     assert_eq!(retired.code, Some(0), "{}", retired.text());

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::view;
 use crate::cli::arg::{KeyringArgs, keyset, parse_days, parse_key_id};
+use crate::cli::config::read_if_there;
 use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
@@ -36,17 +37,17 @@ pub struct PromoteArgs {
 
 /// Take a key from readers, once nothing needs it
 ///
-/// With --config every value of every dataset of the keyset is opened first, every live instance must have acknowledged, and every
-/// replica must have replayed what was moved: while anything needs the key, it is refused, with each reason and its count. Without it
-/// nobody checks. The key stays in the keyring and can be staged again.
+/// With a configuration that has datasets of the keyset every value of them is opened first, every live instance must have acknowledged,
+/// and every replica must have replayed what was moved: while anything needs the key, it is refused, with each reason and its count.
+/// Without one nobody checks. The key stays in the keyring and can be staged again.
 #[derive(Args)]
 pub struct RetireArgs {
-    /// The configuration that names the datasets of the keyset
-    #[arg(long, value_name = "FILE")]
+    /// The configuration that names the datasets of the keyset [default: reseal.toml, where there is one]
+    #[arg(long, value_name = "FILE", env = "RESEAL_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Also while a replica has not replayed the last values that were moved from it
-    #[arg(long, requires = "config")]
+    /// Also while a replica has not replayed the last values that were moved from it; needs a configuration
+    #[arg(long)]
     no_replica_check: bool,
 
     #[command(flatten)]
@@ -65,26 +66,27 @@ pub struct CompromiseArgs {
 /// Nothing opens values under it any more, not even those in backups. The .bak file beside the keyring is replaced, too; copies of
 /// the keyring elsewhere are yours to destroy.
 ///
-/// With --config every value of every dataset of the keyset is opened first, every live instance must have let go of the key, and every
-/// replica must have replayed what was moved: while anything needs it, it is refused, with each reason and its count; and so it is before
-/// the configuration's backup_horizon has passed, by the clocks of this machine and of every database. Without it nobody checks but
-/// --backup-horizon, by this machine's clock.
+/// With a configuration that has datasets of the keyset every value of them is opened first, every live instance must have let go of the
+/// key, and every replica must have replayed what was moved: while anything needs it, it is refused, with each reason and its count; and
+/// so it is before the configuration's backup_horizon has passed, by the clocks of this machine and of every database. Without one nobody
+/// checks but --backup-horizon, by this machine's clock.
 #[derive(Args)]
 pub struct DestroyArgs {
     /// Yes, wipe it for good
     #[arg(long)]
     yes: bool,
 
-    /// The configuration that names the datasets of the keyset and says how long backups are kept
-    #[arg(long, value_name = "FILE")]
+    /// The configuration that names the datasets of the keyset and says how long backups are kept [default: reseal.toml, where there
+    /// is one]
+    #[arg(long, value_name = "FILE", env = "RESEAL_CONFIG")]
     config: Option<PathBuf>,
 
     /// How long backups are kept, such as 35d: refuse until that long after the key was retired; never less than the configuration says
     #[arg(long, value_name = "TIME", default_value = "0d", value_parser = parse_days)]
     backup_horizon: SignedDuration,
 
-    /// Also while a replica has not replayed the last values that were moved from it
-    #[arg(long, requires = "config")]
+    /// Also while a replica has not replayed the last values that were moved from it; needs a configuration
+    #[arg(long)]
     no_replica_check: bool,
 
     #[command(flatten)]
@@ -102,6 +104,49 @@ struct WhichKey {
 
     #[command(flatten)]
     keyring: KeyringArgs,
+}
+
+/// What a configuration says of giving a key up.
+#[derive(Default)]
+struct Consulted {
+    /// It has datasets of the keyset, whose values are looked at.
+    config: Option<PathBuf>,
+    backup_horizon: SignedDuration,
+}
+
+impl WhichKey {
+    /// The configuration that was named, or the one that stands where one works, if it speaks of this keyring.
+    fn consults(&self, named: Option<PathBuf>, needs_one: bool) -> Result<Consulted, CliError> {
+        let consulted = match named {
+            Some(path) => Consulted {
+                config: Some(path),
+                ..Consulted::default()
+            },
+            None => self.consults_unasked()?,
+        };
+        if needs_one && consulted.config.is_none() {
+            return Err(
+                CliError::usage("--no-replica-check needs a configuration with datasets of the keyset")
+                    .next("add --config FILE"),
+            );
+        }
+        Ok(consulted)
+    }
+
+    fn consults_unasked(&self) -> Result<Consulted, CliError> {
+        let path = PathBuf::from(managed::CONFIG_DEFAULT);
+        let Some(config) = read_if_there(&path)? else {
+            return Ok(Consulted::default());
+        };
+        if self.keyring.is_another_than(config.keyring.as_ref()) {
+            return Ok(Consulted::default());
+        }
+        let has_datasets = config.datasets.iter().any(|dataset| dataset.keyset == self.keyset);
+        Ok(Consulted {
+            config: has_datasets.then_some(path),
+            backup_horizon: config.policy.backup_horizon.unwrap_or_default(),
+        })
+    }
 }
 
 pub(super) fn stage(args: StageArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -128,10 +173,11 @@ pub(super) fn promote(args: PromoteArgs, context: &mut Context<'_>) -> Result<Ex
 
 pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let candidate = |key: &Key| matches!(key.state(), KeyState::Retiring | KeyState::Compromised) && key.retired_at().is_none();
-    let Some(config) = args.config else {
+    let Consulted { config, .. } = args.which.consults(args.config, args.no_replica_check)?;
+    let Some(config) = config else {
         let exit = change(&args.which, "retire", candidate, Previous::Kept, context, Keyset::retire)?;
         context.output.say(
-            "Nobody has checked whether values or instances still need it: that takes --config with the datasets of the keyset.",
+            "Nobody has checked whether values or instances still need it: that takes a configuration with the datasets of the keyset.",
         );
         return Ok(exit);
     };
@@ -183,8 +229,9 @@ pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Ex
         return Err(CliError::new(Exit::Refused, "destroying a key cannot be undone")
             .next("check that no backup needs it, then add --yes"));
     }
-    let horizon = args.backup_horizon;
-    if let Some(config) = args.config {
+    let consulted = args.which.consults(args.config, args.no_replica_check)?;
+    let horizon = args.backup_horizon.max(consulted.backup_horizon);
+    if let Some(config) = consulted.config {
         let which = args.which;
         let managed = ManagedArgs::of(which.keyset.clone(), config);
         let options = Options {

@@ -206,4 +206,4 @@ fn managed_dataset(dataset: &Dataset, place: usize) -> Result<ManagedDataset, Cl
 }
 
 /// Looked for where one works.
-const CONFIG_DEFAULT: &str = "reseal.toml";
+pub const CONFIG_DEFAULT: &str = "reseal.toml";
