@@ -267,8 +267,8 @@ pub trait Control: Send {
     async fn plans(&mut self) -> Result<Vec<Plan>, StoreError>;
 
     /// Starts a plan, or takes it over. The generation of every plan of the table grows, and with it the epoch of all their ranges
-    /// (sweeps write to finished ones, too), so that no earlier holder of any of them can write. Those that were interrupted, and that
-    /// this one [undoes](PlanIdentity::undoes), begin their ranges afresh. Returns the plan as it is now.
+    /// (sweeps write to finished ones, too), so that no earlier holder of any of them can write. Those that this one
+    /// [undoes](PlanIdentity::undoes) begin their ranges afresh; that one was verified stays on record. Returns the plan as it is now.
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError>;
 
     /// Adds ranges to a plan, numbered after those that it has. All or none.

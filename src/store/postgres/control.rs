@@ -153,8 +153,8 @@ impl Control for PostgresControl {
             .await
             .map_err(store_error)?;
         for other in plans_of(&mut transaction, &identity.table).await? {
-            if other.status != PlanStatus::Verified && identity.undoes(&other.identity) {
-                begin_afresh(&mut transaction, &other.identity.id).await?;
+            if identity.undoes(&other.identity) {
+                begin_afresh(&mut transaction, &other.identity.id, other.status).await?;
             }
         }
         sqlx::query(CLAIM_PLAN)
@@ -243,7 +243,7 @@ impl Control for PostgresControl {
     async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
         require_current(&mut transaction, plan).await?;
-        begin_afresh(&mut transaction, &plan.identity.id).await?;
+        begin_afresh(&mut transaction, &plan.identity.id, PlanStatus::Running).await?;
         transaction.commit().await.map_err(store_error)
     }
 
@@ -315,19 +315,22 @@ async fn require_current(connection: &mut PgConnection, plan: &Plan) -> Result<(
     }
 }
 
-/// Whatever was worked through is due again; the counters stay.
-async fn begin_afresh(connection: &mut PgConnection, plan: &str) -> Result<(), StoreError> {
-    for sql in [
-        "UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1",
-        "UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1",
-    ] {
-        sqlx::query(sql)
-            .bind(plan)
-            .execute(&mut *connection)
-            .await
-            .map_err(store_error)?;
+/// Whatever was worked through is due again; the counters stay. That a plan `was` verified stays on record.
+async fn begin_afresh(connection: &mut PgConnection, plan: &str, was: PlanStatus) -> Result<(), StoreError> {
+    sqlx::query("UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1")
+        .bind(plan)
+        .execute(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    if was == PlanStatus::Verified {
+        return Ok(());
     }
-    Ok(())
+    sqlx::query("UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1")
+        .bind(plan)
+        .execute(&mut *connection)
+        .await
+        .map(drop)
+        .map_err(store_error)
 }
 
 async fn plans_of(connection: &mut PgConnection, table: &str) -> Result<Vec<Plan>, StoreError> {

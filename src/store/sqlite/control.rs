@@ -124,8 +124,8 @@ impl Control for SqliteControl {
             let claim = (id, table, columns, from, to, &owner, PlanStatus::Running.as_str());
             connection.execute(RAISE_PLANS, [table]).map_err(from_sqlite)?;
             for other in plans_of(connection, table)? {
-                if other.status != PlanStatus::Verified && identity.undoes(&other.identity) {
-                    begin_afresh(connection, &other.identity.id)?;
+                if identity.undoes(&other.identity) {
+                    begin_afresh(connection, &other.identity.id, other.status)?;
                 }
             }
             connection
@@ -190,7 +190,7 @@ impl Control for SqliteControl {
         let plan = plan.clone();
         self.write(move |connection| {
             check_generation(connection, &plan)?;
-            begin_afresh(connection, &plan.identity.id)
+            begin_afresh(connection, &plan.identity.id, PlanStatus::Running)
         })
         .await
     }
@@ -322,11 +322,14 @@ fn plans_of(connection: &Connection, table: &str) -> Result<Vec<Plan>, StoreErro
     collect(connection, &sql, [table], read_plan)
 }
 
-/// Whatever was worked through is due again; the counters stay.
-fn begin_afresh(connection: &Connection, plan: &str) -> Result<(), StoreError> {
+/// Whatever was worked through is due again; the counters stay. That a plan `was` verified stays on record.
+fn begin_afresh(connection: &Connection, plan: &str, was: PlanStatus) -> Result<(), StoreError> {
+    connection.execute(RESTART_RANGES, [plan]).map_err(from_sqlite)?;
+    if was == PlanStatus::Verified {
+        return Ok(());
+    }
     connection
-        .execute(RESTART_RANGES, [plan])
-        .and_then(|_| connection.execute(SET_STATUS, (plan, PlanStatus::Running.as_str())))
+        .execute(SET_STATUS, (plan, PlanStatus::Running.as_str()))
         .map(drop)
         .map_err(from_sqlite)
 }

@@ -299,10 +299,20 @@ pub async fn what_a_plan_has_interrupted_and_undoes_begins_afresh(fixture: &dyn 
     assert_eq!((afresh.counters, &afresh.interval), (before.counters, &before.interval));
     assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Running);
 
-    // What was verified is verified again before anybody believes it, and keeps its ranges.
-    control.set_status(&back, PlanStatus::Verified).await.unwrap();
-    control.claim_plan(&identity("plan"), "ada@host").await.unwrap();
-    assert_eq!(control.plan("back").await.unwrap().unwrap().status, PlanStatus::Verified);
+    // That one was verified stays on record: it is verified again before anybody believes it. What it moved was moved back.
+    let again = control.ranges("plan").await.unwrap().remove(0);
+    batch(&mut *session, &again.interval, None, rows(4), Some(&fence(&again)), true)
+        .await
+        .unwrap();
+    let plan = control.plan("plan").await.unwrap().unwrap();
+    control.set_status(&plan, PlanStatus::Verified).await.unwrap();
+    assert_eq!(
+        control.ranges("plan").await.unwrap()[0].counters.rows_scanned,
+        before.counters.rows_scanned + 4
+    );
+    control.claim_plan(&back.identity, "ada@host").await.unwrap();
+    assert_eq!(control.ranges("plan").await.unwrap()[0].cursor, None);
+    assert_eq!(control.plan("plan").await.unwrap().unwrap().status, PlanStatus::Verified);
 }
 
 pub async fn stored_ranges_survive_a_new_connection(fixture: &dyn Fixture) {
