@@ -69,6 +69,7 @@ scenarios!(
         as_many_as_expected_must_be_there,
         whoever_vanishes_is_waited_for_until_the_lease_ends,
         a_database_clock_that_jumps_forward_opens_no_gate,
+        nobody_is_listened_to_for_longer_than_the_operator_waits,
         whoever_comes_back_with_an_older_revision_blocks_again,
         a_revision_that_nobody_can_have_is_not_reported,
     },

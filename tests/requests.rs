@@ -77,6 +77,8 @@ fn heavy_a_paused_rotation_holds_nothing_and_goes_on_when_it_may() {
         assert_eq!(status.document["requests"][0]["plan"], *plan, "{}", status.text());
         assert_eq!(status.document["requests"][0]["order"], "pause");
         assert!(status.stderr.contains("WAITS: paused by"), "{}", status.stderr);
+        let line = format!("{}  running  ", plan.as_str().unwrap());
+        assert!(status.stderr.contains(&line), "{}", status.stderr);
         let run = &status.document["runs"][0];
         assert_eq!(run["plan"], *plan, "{}", status.text());
         assert!(
@@ -97,7 +99,10 @@ fn heavy_a_paused_rotation_holds_nothing_and_goes_on_when_it_may() {
             stopped.text()
         );
         assert!(stopped.stderr.contains("WAITING: paused by"), "{}", stopped.stderr);
-        assert_eq!(reseal(&home, &["status"]).document["runs"], serde_json::json!([]));
+        let status = reseal(&home, &["status"]);
+        assert_eq!(status.document["runs"], serde_json::json!([]));
+        let line = format!("{}  unfinished  ", plan.as_str().unwrap());
+        assert!(status.stderr.contains(&line), "{}", status.stderr);
         let mut again = Running::start(rotation.command(&[]));
         assert_eq!(standstill(&mut live), rows);
         assert!(again.is_running());

@@ -9,9 +9,9 @@ use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::rotation::recipe::columns_for_people;
-use crate::store::control::Plan;
+use crate::store::control::{Plan, PlanStatus};
 use crate::store::ledger::instance::{Instance, Instances};
-use crate::store::ledger::request::Requests;
+use crate::store::ledger::request::{Requests, Subject};
 use crate::store::ledger::rotation::{RotationRecord, Rotations};
 use crate::store::ledger::running::{Run, Runs};
 
@@ -136,7 +136,7 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
         context.output.say(&format!(
             "{}  {}  {} ({}): {}/{} ranges, {} rows, {} values re-encrypted, {} quarantined; {} since {}",
             rotation.plan,
-            rotation.status,
+            stands(rotation, &runs),
             rotation.table,
             columns_for_people(&rotation.columns),
             rotation.ranges_done,
@@ -170,6 +170,20 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
     };
     context.output.document("reseal.status/1", &document)?;
     Ok(Exit::Done)
+}
+
+/// How a rotation stands, for people: one that nobody runs, and that was not brought to its end, does not run.
+fn stands(rotation: &RotationEntry, runs: &[Run]) -> &'static str {
+    let is_its_own = |run: &Run| match &run.subject {
+        Subject::Plan(plan) => *plan == rotation.plan,
+        // Its datasets may be this table, too.
+        Subject::Keyset(_) => true,
+    };
+    if rotation.status == PlanStatus::Verified.as_str() || runs.iter().any(is_its_own) {
+        rotation.status
+    } else {
+        "unfinished"
+    }
 }
 
 /// One line of a keyset's rotation.

@@ -168,6 +168,25 @@ pub fn a_database_clock_that_jumps_forward_opens_no_gate(kind: Kind) {
     running.kill();
 }
 
+pub fn nobody_is_listened_to_for_longer_than_the_operator_waits(kind: Kind) {
+    let Some(house) = House::build(kind, 5) else { return };
+    house.ack("php-1", 3, Duration::from_secs(3600));
+    house.ack("php-2", 1, Duration::from_secs(3600));
+    house.execute(match kind {
+        Kind::Sqlite => {
+            "UPDATE reseal_instance SET seen_at = strftime('%Y-%m-%dT%H:%M:%fZ', seen_at, '-2 hours'),
+             lease_until = strftime('%Y-%m-%dT%H:%M:%fZ', lease_until, '-2 hours') WHERE instance = 'php-2'"
+        }
+        Kind::Postgres => {
+            "UPDATE reseal.instance SET seen_at = seen_at - interval '2 hours', lease_until = lease_until - interval '2 hours'
+              WHERE instance = 'php-2'"
+        }
+    });
+    let passed = house.rotate(BRIEF);
+    assert!(passed.text().contains("php-2 is gone"), "{}", passed.text());
+    assert_eq!(house.keys()[1].1, KeyState::Primary, "{}", passed.text());
+}
+
 pub fn whoever_comes_back_with_an_older_revision_blocks_again(kind: Kind) {
     let Some(house) = House::build(kind, 20) else { return };
     let hour = Duration::from_secs(3600);

@@ -159,6 +159,12 @@ impl Gate {
         self.missing.is_empty() && (self.has_expected(rules) || !self.evicted.is_empty())
     }
 
+    /// Nobody is listened to for longer than the operator waits: whose lease has ended is gone.
+    fn end_listening(&mut self) {
+        let gone = self.missing.extract_if(.., |missing| missing.may_be_gone);
+        self.gone.extend(gone.map(|missing| missing.instance));
+    }
+
     fn has_expected(&self, rules: &GateRules) -> bool {
         self.acknowledged.len() as u64 >= rules.expect.unwrap_or(1)
     }
@@ -236,6 +242,9 @@ pub(super) async fn wait(
         let instances = ledgers.instances(stop).await?;
         let mut gate = Gate::of((kind, needed, target), &instances, ledgers.presence(), evicted);
         gate.waited = begun.elapsed();
+        if gate.waited >= rules.timeout {
+            gate.end_listening();
+        }
         #[cfg(debug_assertions)]
         if BROKEN.load(std::sync::atomic::Ordering::Relaxed) {
             return Ok(Passed { gate });
