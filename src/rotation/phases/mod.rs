@@ -147,6 +147,7 @@ impl<'a> Run<'a> {
             self.sweep_until_clean(&mut swept).await?;
             self.patiently("verify", || self.store.settle()).await?;
             let mut census = self.verify().await?;
+            swept.verifications += 1;
             let proof = match &self.guard {
                 Some(guard) if census.is_clean() => Some(guard.prove().await?),
                 _ => None,

@@ -154,6 +154,8 @@ pub(super) struct Swept {
     pub(super) counters: Counters,
     /// How many there were.
     pub(super) sweeps: u32,
+    /// How many verifications were made between them.
+    pub(super) verifications: u32,
     /// When the last one began, if it found nothing to do.
     clean_since: Option<Moment>,
     /// Whether the next one accuses nobody: it meets what transactions wrote that had begun before the run.
@@ -169,19 +171,19 @@ impl Swept {
         }
     }
 
-    /// Whether there have been so many that somebody keeps writing with the old key.
+    /// Whether the table was passed over so often that somebody keeps writing with the old key.
     pub(super) fn is_enough(&self) -> bool {
-        self.sweeps >= SWEEPS_MAX
+        self.sweeps + self.verifications >= PASSES_MAX
     }
 
     /// Another server has taken over: what was seen says nothing about it.
     pub(super) fn forget(&mut self) {
-        (self.sweeps, self.clean_since) = (0, None);
+        (self.sweeps, self.verifications, self.clean_since) = (0, 0, None);
     }
 }
 
 /// If the old key still appears after so many, somebody keeps writing with it.
-const SWEEPS_MAX: u32 = 10;
+const PASSES_MAX: u32 = 10;
 
 /// Lets the first range of each relation begin, and the last one end, where the relation does: what has come there since is swept, too.
 fn open_outwards(ranges: &mut [Range]) {
