@@ -104,6 +104,7 @@ pub(super) fn run(args: PlanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
     let mut options = args.tuning.options("plan");
     options.accepted.clone_from(&args.accept);
     if !args.selection.names_a_table() {
+        args.selection.require_none()?;
         return look::plan_keyset(&args.managed, &args.selection.keyring, options, context);
     }
     let report = tuning::run(context.output.is_json(), async |_progress, _stop| {

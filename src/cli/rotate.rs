@@ -13,6 +13,7 @@ use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::{rotation_error, rotation_error_after};
 use super::selection::Selection;
+use super::summary::Scope;
 use super::tuning::{self, Tuning};
 use super::{CliError, Context, Exit};
 use crate::rotation::plan::{Prepared, prepare};
@@ -147,6 +148,7 @@ pub(super) fn run(args: RotateArgs, context: &mut Context<'_>) -> Result<Exit, C
     options.accepted.clone_from(&args.accept);
 
     if !args.selection.names_a_table() {
+        args.selection.require_none()?;
         agree(&args, context)?;
         let wish = args.wish.wish(args.compromised);
         return managed::rotate::run(
@@ -268,7 +270,11 @@ fn finish(
 ) -> Result<Exit, CliError> {
     let outcome = documents::rotated(&prepared.survey, report, progress, begun);
     let exit = documents::judged(outcome.verified);
-    super::summary::rotation(&prepared.survey.table, &outcome, &mut context.output);
+    let scope = match prepared.target.filter {
+        None => Scope::Table,
+        Some(_) => Scope::Part,
+    };
+    super::summary::rotation(&prepared.survey.table, scope, &outcome, &mut context.output);
     super::summary::throttled(&documents::throttled(progress), &mut context.output);
     let late_values = documents::late(&prepared.survey, &report.columns, &report.late);
     let compromised = prepared.options.compromised;

@@ -64,9 +64,9 @@ pub struct Selection {
     #[arg(long = "to", value_name = "REF", requires = "table")]
     to: Option<RefArg<KeyRef>>,
 
-    /// What values get that are not sealed at all
-    #[arg(long, value_enum, default_value_t = PlaintextArg::Refuse, value_name = "POLICY")]
-    plaintext: PlaintextArg,
+    /// What values get that are not sealed at all [default: refuse]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    plaintext: Option<PlaintextArg>,
 
     /// The keyring; in managed use that of the configuration comes first.
     #[command(flatten)]
@@ -128,6 +128,30 @@ impl Selection {
         self.table.is_some()
     }
 
+    /// Fails when a part of the selection was given without its table: a keyset is rotated as the configuration says, whatever else
+    /// was meant.
+    pub fn require_none(&self) -> Result<(), CliError> {
+        let given = [
+            ("--database", self.database.database.is_some()),
+            ("--column", !self.columns.is_empty()),
+            ("--format", !self.formats.is_empty()),
+            ("--to-format", !self.to_formats.is_empty()),
+            ("--aad", !self.associated_data.is_empty()),
+            ("--where", self.filter.is_some()),
+            ("--from", !self.from.is_empty()),
+            ("--to", self.to.is_some()),
+            ("--plaintext", self.plaintext.is_some()),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((option, _)) => Err(
+                CliError::usage(format!("{option} belongs to --table, which is missing")).next(
+                    "name the table with --table; or leave the option out: what a keyset covers stands in the configuration",
+                ),
+            ),
+        }
+    }
+
     fn table(&self) -> Result<&str, CliError> {
         self.table.as_deref().ok_or_else(|| CliError::usage("--table is missing"))
     }
@@ -157,9 +181,9 @@ impl Selection {
             .all(|reference| matches!(reference.get(), Ok(KeyRef::Keyring(_))));
         let specs = self.specs(formats)?;
         let plaintext = match self.plaintext {
-            PlaintextArg::Refuse => PlaintextPolicy::Refuse,
-            PlaintextArg::Seal => PlaintextPolicy::Seal,
-            PlaintextArg::Skip => PlaintextPolicy::Skip,
+            None | Some(PlaintextArg::Refuse) => PlaintextPolicy::Refuse,
+            Some(PlaintextArg::Seal) => PlaintextPolicy::Seal,
+            Some(PlaintextArg::Skip) => PlaintextPolicy::Skip,
         };
         let now = u64::try_from((context.now)().as_second()).unwrap_or(0);
         let recipe = Recipe::new(specs, &keys.from, &keys.to, plaintext, now).map_err(|error| {

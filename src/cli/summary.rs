@@ -9,8 +9,17 @@ use super::documents::{LateEntry, Outcome, ValueEntry};
 use crate::rotation::VacuumReport;
 use crate::rotation::guard::GuardReport;
 
+/// What was looked at, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One table was rotated, all of it: whoever has its old key elsewhere knows of it.
+    Table,
+    /// The rows of a condition, or columns of a keyset, which others share; or only to see.
+    Part,
+}
+
 /// What a rotation did.
-pub fn rotation(table: &str, outcome: &Outcome, output: &mut Output<'_>) {
+pub fn rotation(table: &str, scope: Scope, outcome: &Outcome, output: &mut Output<'_>) {
     output.say(&format!(
         "{table}: {} values re-encrypted, {} were current already, {} NULL; {} lost races (each was looked at again)",
         outcome.values_reencrypted, outcome.values_already_current, outcome.values_null, outcome.lost_races
@@ -21,11 +30,11 @@ pub fn rotation(table: &str, outcome: &Outcome, output: &mut Output<'_>) {
             outcome.rows_per_second, outcome.elapsed_seconds
         ));
     }
-    verification(outcome, output);
+    verification(scope, outcome, output);
 }
 
 /// What a verification found.
-pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
+pub fn verification(scope: Scope, outcome: &Outcome, output: &mut Output<'_>) {
     for (key, count) in &outcome.census {
         output.say(&format!("  {count:>12}  {key}"));
     }
@@ -50,8 +59,16 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
         ));
     }
     if outcome.verified {
-        output.say("verified: every value opens under the new key");
-        output.say("The old key may leave the application now. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
+        let keys: Vec<&str> = outcome.census.keys().map(String::as_str).collect();
+        let under = if keys.is_empty() {
+            "there is no value".to_owned()
+        } else {
+            format!("every value that was looked at opens under {}", keys.join(", "))
+        };
+        output.say(&format!("verified: {under}"));
+        if scope == Scope::Table {
+            output.say("What was rotated needs the old key no more: it may leave the application if nothing else needs it. Old ciphertext remains in dead rows, logs, replicas and backups: destroy the old key only when the last backup that needs it has expired.");
+        }
     } else if due > 0 {
         output.say("NOT verified: the old key is still needed. reseal rotate moves what is readable.");
     } else if plaintext > 0 && outcome.quarantined_total == 0 {
@@ -60,7 +77,7 @@ pub fn verification(outcome: &Outcome, output: &mut Output<'_>) {
         output
             .say("NOT verified: not one value opens. Check the keys, the format and the associated data before anything else.");
     } else {
-        output.say("NOT verified: keep the old key. Mend or remove the values above, then run the same command again.");
+        output.say("NOT verified: keep the old key. If many values do not open, another key may have been meant (--from), or a rotation is unfinished (reseal status). What is damaged is mended through the application or from a backup; then run the same command again.");
     }
 }
 
@@ -84,7 +101,7 @@ pub fn late(total: u64, values: &[LateEntry], compromised: bool, output: &mut Ou
         output.say(&format!("  … and {} more; --json lists them", total - SHOWN_MAX as u64));
     }
     output.say(if compromised {
-        "Compare these rows with what the application knows of them. Rewrite the genuine ones through it, remove the others, then run the same command again."
+        "Compare these rows with what the application knows of them. Rewrite the genuine ones through it, and find out where the others came from; then run the same command again."
     } else {
         "Find the instance that wrote these rows at these times: one with the old key first in its list, or one that put back what it had read before. Restart it with the new key before the old one leaves the application."
     });

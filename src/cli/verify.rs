@@ -45,6 +45,7 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
     let begun = Instant::now();
     let options = args.tuning.options("verify");
     if !args.selection.names_a_table() {
+        args.selection.require_none()?;
         return look::verify_keyset(&args.managed, &args.selection.keyring, options, context);
     }
     let mut seen: Option<Arc<Progress>> = None;
@@ -67,7 +68,7 @@ pub(super) fn run(args: VerifyArgs, context: &mut Context<'_>) -> Result<Exit, C
         "{}: {} rows read, {} NULL",
         prepared.survey.table, census.rows, census.nulls
     ));
-    super::summary::verification(&outcome, &mut context.output);
+    super::summary::verification(super::summary::Scope::Part, &outcome, &mut context.output);
     let document = VerifyDocument {
         table: &prepared.survey.table,
         outcome,

@@ -171,6 +171,25 @@ pub fn plan_and_verify_look_at_every_dataset(kind: Kind) {
         (40, 40)
     );
     assert_eq!(verify.document["census"].as_object().unwrap().len(), 1);
+    // What belongs to a table is not passed over in silence where a keyset is meant, or the table was forgotten.
+    let before = house.values("customers", "email");
+    for command in ["plan", "rotate", "verify"] {
+        for (option, value) in [
+            ("--where", "id < 5"),
+            ("--database", "sqlite:elsewhere.db"),
+            ("--from", "env:OLD_KEY"),
+            ("--plaintext", "refuse"),
+        ] {
+            let refused = house.run(&[command, KEYSET, option, value]);
+            assert_eq!(refused.code, Some(2), "{command} {option}: {}", refused.text());
+            assert!(
+                refused.text().contains(&format!("{option} belongs to --table")),
+                "{}",
+                refused.text()
+            );
+        }
+    }
+    assert_eq!(house.values("customers", "email"), before);
     let unknown = house.run(&["verify", "orders"]);
     assert_eq!(unknown.code, Some(3), "{}", unknown.text());
     assert!(unknown.text().contains(KEYSET), "{}", unknown.text());

@@ -126,7 +126,7 @@ pub fn verify_keyset(
             "dataset {} ({}): {} rows read, {} NULL",
             found.dataset, found.table, found.outcome.rows_scanned, found.outcome.values_null
         ));
-        summary::verification(&found.outcome, &mut context.output);
+        summary::verification(summary::Scope::Part, &found.outcome, &mut context.output);
     }
     let document = VerificationsDocument {
         keyset: managed.keyset.as_str(),

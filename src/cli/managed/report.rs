@@ -195,6 +195,7 @@ pub fn finished(
         summary::late(dataset.late_values_total, &dataset.late_values, compromised, output);
         summary::rotation(
             &format!("dataset {} ({})", dataset.dataset, dataset.table),
+            summary::Scope::Part,
             &dataset.outcome,
             output,
         );
