@@ -83,7 +83,7 @@ pub struct DrillArgs {
     pub(super) faults: Faults,
 
     /// A shell command or URL that must succeed all along, twice a second; repeat for more
-    #[arg(long = "probe", value_name = "COMMAND|URL")]
+    #[arg(long = "probe", value_name = "COMMAND|URL", value_parser = parse_probe)]
     pub(super) probes: Vec<String>,
 
     /// Repeats customers, traffic and faults of an earlier drill
@@ -154,8 +154,17 @@ pub(super) struct DrillDocument<'a, R> {
     pub(super) exit: u8,
 }
 
+/// An empty command would succeed, and prove nothing: a variable that is not set, say.
+fn parse_probe(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("it is empty"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// Runs `reseal drill`.
 pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
+    args.reports.forget()?;
     if args.staging.is_wanted() {
         return drill_staging::run(args, context);
     }

@@ -1,9 +1,10 @@
 //! Where the reports of a rehearsal go.
 //!
-//! They are written twice: before the rehearsal begins as one that has not come to its end, and after it. Whatever happens in between,
-//! nobody finds the good report of an earlier run.
+//! Those of an earlier run are removed before anything else; then they are written twice: before the rehearsal begins as one that has not
+//! come to its end, and after it. Whatever happens in between, nobody finds the good report of an earlier run.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -25,6 +26,21 @@ pub struct ReportArgs {
 }
 
 impl ReportArgs {
+    /// Removes what an earlier run has written there.
+    pub fn forget(&self) -> Result<(), CliError> {
+        let pages = ["report.html", "report.md", "report.json"];
+        let of_folder = self.report.iter().flat_map(|folder| pages.map(|page| folder.join(page)));
+        for file in of_folder.chain(self.junit.clone()) {
+            match fs::remove_file(&file) {
+                Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Err(unwritten(&file, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what was asked for; files of an earlier run are replaced.
     pub fn write(&self, rehearsal: &Rehearsal) -> Result<(), CliError> {
         if let Some(folder) = &self.report {

@@ -222,7 +222,7 @@ fn hide_values(error: &mut clap::Error) {
             text.bytes()
                 .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b' ' | b'<' | b'>'))
         };
-        let is_option = shown.starts_with('-') && is_plain(&name.to_ascii_lowercase());
+        let is_option = shown.starts_with('-') && is_plain(&name.replace(WITH_DIGITS, "").to_ascii_lowercase());
         let replaced = match kind {
             ContextKind::InvalidArg if is_option => name.to_owned(),
             ContextKind::InvalidArg if shown.starts_with('<') || shown.starts_with('[') => continue,
@@ -233,6 +233,8 @@ fn hide_values(error: &mut clap::Error) {
     }
 }
 
+/// The one option with digits in its name. A key may begin like an option, too, and has digits.
+const WITH_DIGITS: &str = "--max-p99-ratio";
 /// The longest word worth a suggestion; keys are longer.
 const WORD_BYTES_MAX: usize = 12;
 

@@ -73,3 +73,47 @@ fn heavy_a_probe_that_is_a_url_fails_with_its_status_and_slow_reads_fail_with_th
     assert!(drilled.told.contains("HTTP status 503"), "{}", drilled.told);
     assert!(!drilled.told.contains("secret-word") && !drilled.document.to_string().contains("secret-word"));
 }
+
+#[test]
+fn a_drill_that_cannot_begin_leaves_no_good_report_of_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (junit, reports) = (folder.path().join("drill.xml"), folder.path().join("reports"));
+    std::fs::create_dir(&reports).unwrap();
+    let files = ["report.html", "report.md", "report.json"].map(|name| reports.join(name));
+    for wrong in [
+        &["--database", "env:RESEAL_TEST_NOT_SET"][..],
+        &["--config", "missing.toml", "--staging-confirmed"],
+    ] {
+        for file in files.iter().chain([&junit]) {
+            std::fs::write(file, "good").unwrap();
+        }
+        let output = crate::support::reseal()
+            .arg("drill")
+            .args(wrong)
+            .arg("--junit")
+            .arg(&junit)
+            .arg("--report")
+            .arg(&reports)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        for file in files.iter().chain([&junit]) {
+            assert!(!file.exists(), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn an_empty_probe_and_a_limit_that_is_no_number_are_named() {
+    for (arguments, named) in [
+        (["--probe", ""], "--probe"),
+        (["--probe", " "], "--probe"),
+        (["--max-p99-ratio", "abc"], "--max-p99-ratio"),
+    ] {
+        let output = crate::support::reseal().arg("drill").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(named), "{told}");
+    }
+}
