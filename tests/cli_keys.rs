@@ -489,3 +489,33 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
+
+#[test]
+fn a_lost_keyring_is_put_back_and_its_last_copy_is_not_replaced() {
+    let desk = Desk::new();
+    let recipient = desk.identity.to_public().to_string();
+    desk.keys(&format!("generate customers --recipient {recipient}"), 0);
+    desk.keys("generate customers", 0);
+    let before = fs::read(desk.file("reseal.keyring.bak")).unwrap();
+    fs::remove_file(desk.file("reseal.keyring")).unwrap();
+    let error = &desk.document("list", 3)["error"];
+    assert!(
+        error["next"]
+            .as_str()
+            .unwrap()
+            .contains("cp reseal.keyring.bak reseal.keyring"),
+        "{error}"
+    );
+    let error = &desk.document(&format!("generate customers --recipient {recipient}"), 4)["error"];
+    assert!(
+        error["next"]
+            .as_str()
+            .unwrap()
+            .contains("cp reseal.keyring.bak reseal.keyring"),
+        "{error}"
+    );
+    assert_eq!(fs::read(desk.file("reseal.keyring.bak")).unwrap(), before);
+    assert!(!desk.file("reseal.keyring").exists());
+    fs::copy(desk.file("reseal.keyring.bak"), desk.file("reseal.keyring")).unwrap();
+    desk.keys("list", 0);
+}

@@ -135,6 +135,18 @@ impl KeyringArgs {
             }
             return self.edit(context);
         }
+        if let Some(before) = self.version_before() {
+            let keyring = self.keyring.display();
+            return Err(CliError::new(
+                Exit::Refused,
+                format!("there is no keyring {keyring}, and its version before is still there: a new keyring would replace the last copy of its keys"),
+            )
+            .touched_nothing()
+            .next(format!(
+                "put it back: cp {0} {keyring}; or, if nothing needs its keys, move {0} away",
+                before.display()
+            )));
+        }
         let seal = self.first_seal(context, recipients)?;
         let edit = KeyringEdit::create(&self.keyring, seal, LOCK_WAIT)?;
         context
@@ -146,10 +158,25 @@ impl KeyringArgs {
     /// Without a file there is nothing to unlock, and nobody should be asked for a passphrase.
     fn require_file(&self) -> Result<(), CliError> {
         if self.exists()? {
-            Ok(())
-        } else {
-            Err(self.error(KeyringFault::Missing))
+            return Ok(());
         }
+        let error = self.error(KeyringFault::Missing);
+        Err(match self.version_before() {
+            Some(before) => error.next(format!(
+                "put the version before back: cp {} {}; then see what it holds: reseal keys list",
+                before.display(),
+                self.keyring.display()
+            )),
+            None => error,
+        })
+    }
+
+    /// The version before of a keyring that is missing, if that is still there.
+    fn version_before(&self) -> Option<PathBuf> {
+        let mut path = self.keyring.clone().into_os_string();
+        path.push(".bak");
+        let path = PathBuf::from(path);
+        path.exists().then_some(path)
     }
 
     /// Whether the file is there.
