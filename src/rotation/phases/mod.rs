@@ -176,6 +176,7 @@ impl<'a> Run<'a> {
                 break (census, proof);
             }
             // Whatever it was that the sweeps have passed over, from here on they read it.
+            swept.doubt();
             self.workshop.shared().own.doubt();
         };
         counters += swept.counters;

@@ -176,6 +176,11 @@ impl Swept {
         self.sweeps + self.verifications >= PASSES_MAX
     }
 
+    /// They have passed over what the verification found: from here on everything is swept.
+    pub(super) fn doubt(&mut self) {
+        self.clean_since = None;
+    }
+
     /// Another server has taken over: what was seen says nothing about it.
     pub(super) fn forget(&mut self) {
         (self.sweeps, self.verifications, self.clean_since) = (0, 0, None);
