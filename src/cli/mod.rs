@@ -220,7 +220,7 @@ fn hide_values(error: &mut clap::Error) {
         let name = shown.split('=').next().unwrap_or_default();
         let is_plain = |text: &str| {
             text.bytes()
-                .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b' ' | b'<' | b'>'))
+                .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b' ' | b'<' | b'>' | b'|'))
         };
         let is_option = shown.starts_with('-') && is_plain(&name.replace(WITH_DIGITS, "").to_ascii_lowercase());
         let replaced = match kind {
