@@ -29,7 +29,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// With room for values of so many bytes: arenas that grow on changing threads leave their smaller selves in the memory of each.
+    /// With room for values of so many bytes, and for the one more that ends a page: arenas that grow on changing threads leave their
+    /// smaller selves in the memory of each.
     fn new(dataset: &Dataset, bytes: usize) -> Self {
         let mut prepared = Self {
             page: Page::new(dataset.shape),
@@ -38,8 +39,9 @@ impl Prepared {
             row: 0,
             swap: 0,
         };
-        prepared.page.reserve(bytes);
-        prepared.swaps.arena().reserve(bytes);
+        let room = bytes + bytes / 8;
+        prepared.page.reserve(room);
+        prepared.swaps.arena().reserve(room);
         prepared
     }
 
@@ -230,7 +232,7 @@ impl Desk {
 /// Rows in a row that may be gone since they were read; beyond that the rest of the page is judged anew.
 const GONE_MAX: usize = 32;
 /// Two pages are alive at a time, each with its new values.
-const SHARE_OF_BATCH: usize = 4;
+const SHARE_OF_BATCH: usize = 8;
 /// SQLite takes a negative number for KiB.
 const CACHE_KIB: i64 = -256;
 
