@@ -285,6 +285,8 @@ fn heavy_a_transaction_that_was_open_before_the_run_is_waited_for() {
     let done = running.wait();
     done.assert_verified();
     assert_eq!(late(&done), [], "nobody is accused");
+    let waited = done.document["throttled_seconds"]["open-transactions"].as_f64().unwrap();
+    assert!(waited > 1.0, "{}", done.text());
     assert!(new.open(&stored(&mut home.connect(), 700 * GAP).email).is_some());
 }
 

@@ -398,6 +398,6 @@ fn the_option_is_for_databases_that_have_replicas() {
     let finished = Rotation::new(&home, &old, &new).complete(&["--max-replica-lag", "500ms"]);
     assert_eq!(
         finished.document["throttled_seconds"],
-        serde_json::json!({ "replica-lag": 0.0, "replica-unknown": 0.0, "replica-replay": 0.0, "paused": 0.0 })
+        serde_json::json!({ "replica-lag": 0.0, "replica-unknown": 0.0, "replica-replay": 0.0, "paused": 0.0, "open-transactions": 0.0 })
     );
 }

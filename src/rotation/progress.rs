@@ -68,8 +68,8 @@ pub struct Progress {
 /// A table that is or was at work, and what its values turned out to be: those that ranges have passed, until a verification counts anew.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// Which table of which store: the same again is counted anew.
-    pub of: (usize, Target),
+    /// Which table of which store, as it describes itself: the same again is counted anew.
+    pub of: (String, Target),
     /// The catalogue's facts.
     pub survey: Arc<Survey>,
     /// Column names, for entries of the census.

@@ -22,6 +22,8 @@ pub enum Reason {
     ReplicaReplay,
     /// An operator has asked to wait.
     Paused,
+    /// A transaction of the application has been open since before the run, and may have written values under the old key.
+    OpenTransactions,
 }
 
 /// What operators ask of a rotation that is under way.
@@ -53,7 +55,13 @@ pub struct Throttle {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::ReplicaLag, Self::ReplicaUnknown, Self::ReplicaReplay, Self::Paused];
+    pub const ALL: [Self; 5] = [
+        Self::ReplicaLag,
+        Self::ReplicaUnknown,
+        Self::ReplicaReplay,
+        Self::Paused,
+        Self::OpenTransactions,
+    ];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
@@ -62,6 +70,7 @@ impl Reason {
             Self::ReplicaUnknown => "replica-unknown",
             Self::ReplicaReplay => "replica-replay",
             Self::Paused => "paused",
+            Self::OpenTransactions => "open-transactions",
         }
     }
 
@@ -195,15 +204,47 @@ impl Throttle {
         }
     }
 
+    /// For whoever waits beside the batches, from now on.
+    pub(super) fn hold(&self, reason: Reason) -> Hold<'_> {
+        Hold {
+            throttle: self,
+            reason,
+            begun: Instant::now(),
+        }
+    }
+
     /// Somebody has waited for this reason.
-    pub(super) fn count(&self, reason: Reason, time: Duration) {
+    fn count(&self, reason: Reason, time: Duration) {
         let waited = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Progress::add(&self.waited_ms[reason as usize], waited);
     }
 
     /// Whether this reason holds.
-    pub(super) fn holds(&self, reason: Reason) -> bool {
+    fn holds(&self, reason: Reason) -> bool {
         self.closed.load(Ordering::Acquire) & reason.bit() != 0
+    }
+}
+
+/// Shows that a run waits for a reason, for as long as this lives, and counts the time; if there ever was one.
+pub(super) struct Hold<'t> {
+    throttle: &'t Throttle,
+    reason: Reason,
+    begun: Instant,
+}
+
+impl Hold<'_> {
+    /// What is waited for, for people.
+    pub(super) fn why(&self, why: String) {
+        self.throttle.set(self.reason, Some(why));
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if self.throttle.holds(self.reason) {
+            self.throttle.count(self.reason, self.begun.elapsed());
+        }
+        self.throttle.set(self.reason, None);
     }
 }
 
@@ -257,7 +298,7 @@ mod tests {
         assert_eq!(throttle.closed(), []);
         assert_eq!(
             throttle.waited().map(|(_, time)| time.as_secs()),
-            [0, 2, 0, 0],
+            [0, 2, 0, 0, 0],
             "only time in which somebody waited for that reason counts"
         );
         throttle.set(Reason::ReplicaUnknown, Some(String::new()));

@@ -68,7 +68,7 @@ impl<'a> Run<'a> {
         let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
         let columns = Arc::new(columns);
         progress.turn_to(Table {
-            of: (Arc::as_ptr(store).cast::<()>() as usize, prepared.target.clone()),
+            of: (store.describe(), prepared.target.clone()),
             survey: Arc::clone(&prepared.survey),
             columns: Arc::clone(&columns),
             census: Census::default(),

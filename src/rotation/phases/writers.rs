@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::RotationError;
+use super::super::throttle::Reason;
 use super::Run;
 use crate::store::OpenWriter;
 
@@ -23,11 +24,7 @@ impl Run<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        let whose: Vec<&str> = left.iter().map(|writer| writer.whose.as_str()).collect();
-        Err(RotationError::Ended(format!(
-            "a transaction that may have written values under the old key has been open since before the ranges were worked through: {}",
-            whose.join("; ")
-        )))
+        Err(RotationError::Ended(told(&left)))
     }
 
     async fn outlast(
@@ -37,10 +34,12 @@ impl Run<'_> {
         patience: Duration,
     ) -> Result<Vec<OpenWriter>, RotationError> {
         let (begun, mut pause) = (Instant::now(), LOOK_FIRST);
+        let waiting = self.workshop.shared().progress.throttle.hold(Reason::OpenTransactions);
         while !open.is_empty() && begun.elapsed() < patience {
             if self.workshop.shared().stop.requested() {
                 return Err(RotationError::Stopped);
             }
+            waiting.why(told(&open));
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(LOOK_LAST);
             let now = self.patiently(step, || self.store.writers(&self.prepared.survey)).await?;
@@ -48,6 +47,14 @@ impl Run<'_> {
         }
         Ok(open)
     }
+}
+
+fn told(open: &[OpenWriter]) -> String {
+    let whose: Vec<&str> = open.iter().map(|writer| writer.whose.as_str()).collect();
+    format!(
+        "a transaction that may have written values under the old key has been open since before the ranges were worked through: {}",
+        whose.join("; ")
+    )
 }
 
 /// An application's transactions take milliseconds. Whoever takes longer does not keep the ranges waiting.

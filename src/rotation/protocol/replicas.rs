@@ -75,7 +75,7 @@ impl<'m> Replicas<'m> {
     ) -> Result<Option<Need>, ProtocolError> {
         let begun = Instant::now();
         let mut said_at: Option<Instant> = None;
-        let waiting = Waiting { progress, begun };
+        let waiting = progress.throttle.hold(Reason::ReplicaReplay);
         while let Some(need) = self.need().await {
             let is_hidden = matches!(need, Need::Replicas { grant: Some(_), .. });
             if is_hidden || !self.mute.is_empty() || begun.elapsed() >= managed.gates.timeout {
@@ -162,26 +162,4 @@ fn describe(place: &Place, replica: &Behind) -> String {
         Left::Hidden => "is hidden from this user".to_owned(),
     };
     format!("{} of {} {what}", replica.name.escape_debug(), place.name)
-}
-
-/// Shows that a run waits, for as long as this lives, and counts the time.
-struct Waiting<'p> {
-    progress: &'p Progress,
-    begun: Instant,
-}
-
-impl Waiting<'_> {
-    fn why(&self, why: String) {
-        self.progress.throttle.set(Reason::ReplicaReplay, Some(why));
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let throttle = &self.progress.throttle;
-        if throttle.holds(Reason::ReplicaReplay) {
-            throttle.count(Reason::ReplicaReplay, self.begun.elapsed());
-        }
-        throttle.set(Reason::ReplicaReplay, None);
-    }
 }
