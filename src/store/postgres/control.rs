@@ -1,16 +1,15 @@
 //! The control tables in schema `reseal`.
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
 
-use super::control_sql::{
-    CLAIM_LOCK, CLAIM_PLAN, DIALECT, MIGRATION_LOCK, MIGRATIONS, RAISE_PLANS, RAISE_RANGES, SELECT_PLAN, SELECT_RANGE,
-};
+use super::control_rows::{damaged, fields_of, key, plan_of, range_of};
+use super::control_sql::{DIALECT, MIGRATION_LOCK, MIGRATIONS, SELECT_PLAN, SELECT_RANGE};
 use super::error::store_error;
-use super::late;
+use super::{claim, late};
 use crate::store::control::{
-    Counters, Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
+    Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
 use crate::store::page::Quarantined;
@@ -141,40 +140,7 @@ impl Control for PostgresControl {
     async fn claim_plan(&mut self, identity: &PlanIdentity, owner: &str) -> Result<Plan, StoreError> {
         self.check_version().await?;
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
-        // Two claims at once: the second sees the plan that the first began, and raises it.
-        sqlx::query("SELECT pg_advisory_xact_lock($1, 0)")
-            .bind(CLAIM_LOCK)
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        sqlx::query(RAISE_PLANS)
-            .bind(&identity.table)
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        for other in plans_of(&mut transaction, &identity.table).await? {
-            if identity.undoes(&other.identity) {
-                begin_afresh(&mut transaction, &other.identity.id, other.status).await?;
-            }
-        }
-        sqlx::query(CLAIM_PLAN)
-            .bind(&identity.id)
-            .bind(&identity.table)
-            .bind(&identity.columns)
-            .bind(&identity.from)
-            .bind(&identity.to)
-            .bind(owner)
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        sqlx::query(RAISE_RANGES)
-            .bind(&identity.table)
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        // Read here: afterwards its generation may be that of the next claim already.
-        let plans = plans_of(&mut transaction, &identity.table).await?;
-        let claimed = plans.into_iter().find(|plan| plan.identity.id == identity.id);
+        let claimed = claim::claim(&mut transaction, identity, owner).await?;
         transaction.commit().await.map_err(store_error)?;
         claimed.ok_or_else(|| StoreError::State("the plan vanished while it was being claimed".to_owned()))
     }
@@ -243,7 +209,7 @@ impl Control for PostgresControl {
     async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin().await.map_err(store_error)?;
         require_current(&mut transaction, plan).await?;
-        begin_afresh(&mut transaction, &plan.identity.id, PlanStatus::Running).await?;
+        claim::begin_afresh(&mut transaction, &plan.identity.id, PlanStatus::Running).await?;
         transaction.commit().await.map_err(store_error)
     }
 
@@ -313,98 +279,4 @@ async fn require_current(connection: &mut PgConnection, plan: &Plan) -> Result<(
     } else {
         Err(StoreError::Superseded)
     }
-}
-
-/// Whatever was worked through is due again; the counters stay. That a plan `was` verified stays on record.
-async fn begin_afresh(connection: &mut PgConnection, plan: &str, was: PlanStatus) -> Result<(), StoreError> {
-    sqlx::query("UPDATE reseal.range SET cursor = NULL, done = false WHERE plan_id = $1")
-        .bind(plan)
-        .execute(&mut *connection)
-        .await
-        .map_err(store_error)?;
-    if was == PlanStatus::Verified {
-        return Ok(());
-    }
-    sqlx::query("UPDATE reseal.plan SET status = 'running', updated_at = clock_timestamp() WHERE id = $1")
-        .bind(plan)
-        .execute(&mut *connection)
-        .await
-        .map(drop)
-        .map_err(store_error)
-}
-
-async fn plans_of(connection: &mut PgConnection, table: &str) -> Result<Vec<Plan>, StoreError> {
-    sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT_PLAN} WHERE table_name = $1")))
-        .bind(table)
-        .fetch_all(connection)
-        .await
-        .map_err(store_error)?
-        .iter()
-        .map(plan_of)
-        .collect()
-}
-
-/// Statements of the ledger answer with numbers and texts only.
-fn fields_of(row: &PgRow) -> Result<ledger::Row, StoreError> {
-    (0..row.len())
-        .map(|at| match row.column(at).type_info().name() {
-            "INT8" => row.try_get(at).map(Field::Int),
-            _ => row.try_get(at).map(Field::Text),
-        })
-        .collect::<Result<_, _>>()
-        .map_err(store_error)
-}
-
-fn plan_of(row: &PgRow) -> Result<Plan, StoreError> {
-    let status: String = row.try_get(6).map_err(store_error)?;
-    Ok(Plan {
-        identity: PlanIdentity {
-            id: row.try_get(0).map_err(store_error)?,
-            table: row.try_get(1).map_err(store_error)?,
-            columns: row.try_get(2).map_err(store_error)?,
-            from: row.try_get(3).map_err(store_error)?,
-            to: row.try_get(4).map_err(store_error)?,
-        },
-        generation: row.try_get(5).map_err(store_error)?,
-        status: PlanStatus::parse(&status)
-            .ok_or_else(|| StoreError::State(format!("plan with unknown status {}", status.escape_debug())))?,
-        owner: row.try_get(7).map_err(store_error)?,
-        created_at: row.try_get(8).map_err(store_error)?,
-        updated_at: row.try_get(9).map_err(store_error)?,
-    })
-}
-
-fn range_of(row: &PgRow) -> Result<Range, StoreError> {
-    let bytes = |at: usize| row.try_get::<Option<Vec<u8>>, _>(at).map_err(store_error);
-    let count = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs).map_err(store_error);
-    Ok(Range {
-        id: row.try_get(0).map_err(store_error)?,
-        interval: Interval {
-            relation: row.try_get(1).map_err(store_error)?,
-            after: key(bytes(2)?)?,
-            upto: key(bytes(3)?)?,
-        },
-        cursor: key(bytes(4)?)?,
-        epoch: row.try_get(5).map_err(store_error)?,
-        done: row.try_get(6).map_err(store_error)?,
-        counters: Counters {
-            rows_scanned: count(7)?,
-            values_reencrypted: count(8)?,
-            rows_reencrypted: count(9)?,
-            // While a page is being written, its values are taken off before they are met.
-            values_already_current: row.try_get::<i64, _>(10).map_err(store_error)?.max(0).unsigned_abs(),
-            values_null: count(11)?,
-            lost_races: count(12)?,
-        },
-    })
-}
-
-pub(super) fn key(bytes: Option<Vec<u8>>) -> Result<Option<Key>, StoreError> {
-    bytes
-        .map(|bytes| Key::from_bytes(&bytes).map_err(|error| StoreError::State(error.to_string())))
-        .transpose()
-}
-
-pub(super) fn damaged() -> StoreError {
-    StoreError::State("an entry of the control tables is damaged".to_owned())
 }

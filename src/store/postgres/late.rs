@@ -3,7 +3,8 @@
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::control::{damaged, key, rfc3339};
+use super::control::rfc3339;
+use super::control_rows::{damaged, key};
 use super::error::store_error;
 use crate::store::StoreError;
 use crate::store::control::{LateValues, StoredLate};

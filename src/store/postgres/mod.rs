@@ -1,8 +1,10 @@
 //! PostgreSQL 14 and later, through sqlx.
 
 mod arrays;
+mod claim;
 mod connect;
 mod control;
+mod control_rows;
 mod control_sql;
 mod error;
 mod guard;
