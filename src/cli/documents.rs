@@ -1,18 +1,16 @@
 //! The JSON of rotations: fields that scripts rely on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::error::ErrorDocument;
-use super::{CliError, Exit};
+use super::Exit;
 use crate::rotation::census::Census;
 use crate::rotation::guard::GuardReport;
 use crate::rotation::preflight::{Finding, Severity};
-use crate::rotation::progress::{Progress, Step};
+use crate::rotation::progress::Progress;
 use crate::rotation::{RotationReport, VacuumReport, VerifyReport};
 use crate::store::control::LateValues;
 use crate::store::page::Quarantined;
@@ -76,6 +74,8 @@ pub struct Outcome {
     pub quarantined_total: u64,
     /// Values not under the target key, though readable; the first ten thousand.
     pub not_current: Vec<ValueEntry>,
+    /// All of them, counted.
+    pub not_current_total: u64,
     /// Values whose plaintext is itself a sealed value; the first ten thousand.
     pub nested: Vec<ValueEntry>,
     /// All of them, counted.
@@ -95,53 +95,8 @@ pub struct Outcome {
 }
 
 /// Sums over the datasets of a keyset: the fields that scripts know from single tables.
-#[derive(Serialize)]
-pub struct Totals {
-    rows_scanned: u64,
-    values_reencrypted: u64,
-    values_already_current: u64,
-    values_null: u64,
-    lost_races: u64,
-    quarantined: Vec<ValueEntry>,
-    quarantined_total: u64,
-    not_current: Vec<ValueEntry>,
-    census: BTreeMap<String, u64>,
-}
-
-impl Totals {
-    /// Adds up.
-    pub fn of<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> Self {
-        let mut sum = Self {
-            rows_scanned: 0,
-            values_reencrypted: 0,
-            values_already_current: 0,
-            values_null: 0,
-            lost_races: 0,
-            quarantined: Vec::new(),
-            quarantined_total: 0,
-            not_current: Vec::new(),
-            census: BTreeMap::new(),
-        };
-        for outcome in outcomes {
-            sum.rows_scanned += outcome.rows_scanned;
-            sum.values_reencrypted += outcome.values_reencrypted;
-            sum.values_already_current += outcome.values_already_current;
-            sum.values_null += outcome.values_null;
-            sum.lost_races += outcome.lost_races;
-            sum.quarantined.extend(outcome.quarantined.iter().cloned());
-            sum.quarantined_total += outcome.quarantined_total;
-            sum.not_current.extend(outcome.not_current.iter().cloned());
-            for (key, count) in &outcome.census {
-                *sum.census.entry(key.clone()).or_default() += count;
-            }
-        }
-        sum
-    }
-}
-
-/// What is known of a rotation or a verification that did not come to its end, by the names of one that did.
 #[derive(Default, Serialize)]
-pub struct SoFar {
+pub struct Totals {
     rows_scanned: u64,
     values_reencrypted: u64,
     values_already_current: u64,
@@ -151,70 +106,30 @@ pub struct SoFar {
     quarantined: Vec<ValueEntry>,
     quarantined_total: u64,
     not_current: Vec<ValueEntry>,
+    not_current_total: u64,
     census: BTreeMap<String, u64>,
-    elapsed_seconds: f64,
-    rows_per_second: f64,
-    throttled_seconds: BTreeMap<&'static str, f64>,
-    phases: Vec<Phase>,
-    verified: bool,
 }
 
-impl SoFar {
-    /// Without `progress` nothing was begun.
-    pub fn of(progress: Option<&Progress>, begun: Instant) -> Self {
-        let elapsed_seconds = seconds(begun.elapsed());
-        let Some(progress) = progress else {
-            return Self {
-                elapsed_seconds,
-                ..Self::default()
-            };
-        };
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut sum = Self {
-            rows_scanned: count(&progress.rows_scanned),
-            values_reencrypted: count(&progress.values_reencrypted),
-            lost_races: count(&progress.lost_races),
-            elapsed_seconds,
-            rows_per_second: rate(count(&progress.rows_reencrypted), progress.time_of(Step::ReEncrypt)),
-            throttled_seconds: throttled(progress),
-            phases: phases(progress),
-            ..Self::default()
-        };
-        for table in progress.tables() {
-            let found = &table.census;
-            sum.values_already_current += found.current;
-            sum.values_null += found.nulls;
-            sum.values_plaintext += found.plaintext;
-            sum.quarantined_total += found.quarantined();
-            sum.quarantined
-                .extend(entries(&table.survey, &table.columns, &found.quarantined_values));
-            sum.not_current
-                .extend(entries(&table.survey, &table.columns, &found.due_values));
-            for (key, count) in census(found) {
-                *sum.census.entry(key).or_default() += count;
+impl Totals {
+    /// Adds up.
+    pub fn of<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> Self {
+        let mut sum = Self::default();
+        for outcome in outcomes {
+            sum.rows_scanned += outcome.rows_scanned;
+            sum.values_reencrypted += outcome.values_reencrypted;
+            sum.values_already_current += outcome.values_already_current;
+            sum.values_null += outcome.values_null;
+            sum.values_plaintext += outcome.values_plaintext;
+            sum.lost_races += outcome.lost_races;
+            sum.quarantined.extend(outcome.quarantined.iter().cloned());
+            sum.quarantined_total += outcome.quarantined_total;
+            sum.not_current.extend(outcome.not_current.iter().cloned());
+            sum.not_current_total += outcome.not_current_total;
+            for (key, count) in &outcome.census {
+                *sum.census.entry(key.clone()).or_default() += count;
             }
         }
         sum
-    }
-}
-
-/// The document of a rotation or a verification that did not come to its end.
-#[derive(Serialize)]
-pub struct Unfinished<'a> {
-    #[serde(flatten)]
-    so_far: SoFar,
-    exit: u8,
-    error: ErrorDocument<'a>,
-}
-
-impl<'a> Unfinished<'a> {
-    /// What `error` left.
-    pub fn of(error: &'a CliError, progress: Option<&Progress>, begun: Instant) -> Self {
-        Self {
-            so_far: SoFar::of(progress, begun),
-            exit: error.exit().code(),
-            error: error.document(),
-        }
     }
 }
 
@@ -251,6 +166,7 @@ fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progr
         quarantined: entries(survey, columns, &counted.quarantined_values),
         quarantined_total: counted.quarantined(),
         not_current: entries(survey, columns, &counted.due_values),
+        not_current_total: counted.due,
         nested: entries(survey, columns, &counted.nested_values),
         nested_total: counted.nested,
         census: census(counted),

@@ -33,6 +33,7 @@ mod sink;
 mod status;
 mod summary;
 mod tuning;
+mod unfinished;
 mod verify;
 
 use std::ffi::OsString;

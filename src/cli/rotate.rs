@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, Unfinished, VacuumEntry};
+use super::documents::{self, FindingEntry, GuardEntry, LateEntry, Outcome, VacuumEntry};
 use super::managed::rotate::WishArgs;
 use super::managed::{self, ManagedArgs};
 use super::rotation_error::{rotation_error, rotation_error_after};
 use super::selection::Selection;
 use super::summary::Scope;
 use super::tuning::{self, Tuning};
+use super::unfinished::Unfinished;
 use super::{CliError, Context, Exit};
 use crate::rotation::plan::{Prepared, prepare};
 use crate::rotation::progress::Progress;

@@ -50,7 +50,7 @@ pub fn verification(scope: Scope, outcome: &Outcome, output: &mut Output<'_>) {
         &outcome.nested,
         output,
     );
-    let due = outcome.not_current.len() as u64;
+    let due = outcome.not_current_total;
     list("readable, but not under the new key", due, &outcome.not_current, output);
     let plaintext = outcome.values_plaintext;
     if plaintext > 0 {

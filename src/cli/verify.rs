@@ -6,11 +6,12 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::documents::{self, FindingEntry, Outcome, Unfinished};
+use super::documents::{self, FindingEntry, Outcome};
 use super::managed::{ManagedArgs, look};
 use super::rotation_error::rotation_error;
 use super::selection::Selection;
 use super::tuning::{self, Tuning};
+use super::unfinished::Unfinished;
 use super::{CliError, Context, Exit};
 use crate::rotation::plan::prepare;
 use crate::rotation::progress::Progress;

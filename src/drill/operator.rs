@@ -277,7 +277,7 @@ impl Ended {
         match (self.document["error"]["failed"].as_str().or_else(need), self.code) {
             (Some(failed), _) => failed.to_owned(),
             (None, Some(7)) => {
-                let left = self.document["not_current"].as_array().map_or(0, Vec::len);
+                let left = self.document["not_current_total"].as_u64().unwrap_or(0);
                 format!("{left} values were still not under the new key when it gave up")
             }
             (None, None) => "it did not end in time".to_owned(),

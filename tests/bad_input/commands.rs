@@ -39,6 +39,7 @@ fn tells_what_is_known(run: &Run) {
         "values_plaintext",
         "lost_races",
         "quarantined_total",
+        "not_current_total",
         "elapsed_seconds",
         "rows_per_second",
         "exit",
@@ -50,6 +51,21 @@ fn tells_what_is_known(run: &Run) {
     }
     assert!(run.json["census"].is_object(), "{}", run.json);
     assert_eq!(run.json["verified"], false, "{}", run.json);
+}
+
+#[test]
+fn values_beyond_those_that_are_listed_are_counted() {
+    let desk = Desk::sqlite();
+    let pair = table(&desk, 10_050);
+    let run = desk.on_t("verify", &pair, &[]);
+    run.expect(7);
+    assert_eq!(run.json["not_current_total"], 10_050);
+    assert_eq!(run.json["not_current"].as_array().unwrap().len(), 10_000);
+    assert!(
+        run.stderr.contains("10050 values readable, but not under the new key"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::sessions::SessionsEntry;
 use crate::cli::documents::{self, Outcome};
 use crate::cli::status::InstanceEntry;
+use crate::cli::unfinished::Unfinished;
 use crate::cli::{CliError, Exit, Output, summary};
 use crate::rotation::progress::Progress;
 use crate::rotation::protocol::{Gate, ManagedReport, Need, Phase, PhaseReport};
@@ -106,7 +107,7 @@ pub struct UnfinishedDocument<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionsEntry>,
     #[serde(flatten)]
-    unfinished: documents::Unfinished<'a>,
+    unfinished: Unfinished<'a>,
 }
 
 impl GateEntry {
@@ -264,6 +265,6 @@ pub fn unfinished<'a>(
         keyset,
         gate,
         sessions,
-        unfinished: documents::Unfinished::of(error, Some(progress), begun),
+        unfinished: Unfinished::of(error, Some(progress), begun),
     }
 }
