@@ -169,6 +169,41 @@ fn a_rotation_that_never_ended_is_found_and_a_waiting_key_is_named() {
     assert_eq!(found(&desk.check_keys("--max-age 98d", 7)), [("data", "overdue")]);
 }
 
+/// A command for the key alone would pass the gates by, or move no value.
+#[test]
+fn where_a_configuration_has_the_data_a_rotation_is_advised() {
+    let configuration = "[keyring]\nfile = \"reseal.keyring\"\n[database.main]\nurl = \"sqlite:app.db\"\n\
+                         [dataset.customers]\ndatabase = \"main\"\ntable = \"customers\"\nkeyset = \"data\"\n\
+                         columns = [{ name = \"email\", format = \"aes-gcm\" }]\n";
+    let desk = Desk::new(configuration);
+    let mut keyset = generated("data", 200);
+    let first = keyset.primary().id();
+    let second = keyset.add(Algorithm::Aes256Gcm, Entry::Staged, days_ago(100)).unwrap();
+    keyset.promote(second, OldPrimary::Retires, days_ago(95)).unwrap();
+    keyset.add(Algorithm::Aes256Gcm, Entry::Staged, days_ago(1)).unwrap();
+    desk.keyring([keyset, generated("other", 200)]);
+    desk.put("elsewhere.toml", configuration);
+    for (option, suffix) in [("", ""), ("--config elsewhere.toml", " --config elsewhere.toml")] {
+        let document = desk.check_keys(&format!("--max-age 90d {option}"), 7);
+        let next = |at: usize| document["findings"][at]["next"].as_str().unwrap().to_owned();
+        assert_eq!(next(0), format!("reseal rotate data{suffix}"));
+        assert_eq!(
+            next(1),
+            format!("reseal verify data{suffix}, then: reseal keys retire data {first}{suffix}")
+        );
+        assert_eq!(next(2), "reseal keys generate other", "nobody has said where its values are");
+    }
+    // Another keyring is not that of the configuration.
+    fs::copy(desk.file("reseal.keyring"), desk.file("copy.keyring")).unwrap();
+    let document = desk.check_keys("--max-age 90d --keyring copy.keyring", 7);
+    assert!(
+        document["findings"][0]["next"]
+            .as_str()
+            .unwrap()
+            .starts_with("reseal keys promote data")
+    );
+}
+
 #[test]
 fn without_a_limit_nothing_passes() {
     let desk = Desk::new("");

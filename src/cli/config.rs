@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, ConfigFault};
 #[derive(Args)]
 pub struct ConfigArgs {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "reseal.toml", env = "RESEAL_CONFIG")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT, env = "RESEAL_CONFIG")]
     config: PathBuf,
 }
 
@@ -31,6 +31,9 @@ impl ConfigArgs {
         &self.config
     }
 }
+
+/// Looked for where one works.
+pub const CONFIG_DEFAULT: &str = "reseal.toml";
 
 /// Reads a configuration that may be absent.
 pub fn read_if_there(path: &Path) -> Result<Option<Config>, CliError> {

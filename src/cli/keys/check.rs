@@ -1,6 +1,6 @@
 //! `reseal keys check`: for cron and CI, whether a key is due.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::sealed::{Sealed, Tallies};
 use crate::cli::arg::{KeyringArgs, keyset};
+use crate::cli::config::CONFIG_DEFAULT;
 use crate::cli::max_age::{MaxAgeArgs, describe};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Age, Key, KeyId, KeyState, Keyset, KeysetName};
@@ -90,9 +91,10 @@ pub(super) fn run(args: CheckArgs, context: &mut Context<'_>) -> Result<Exit, Cl
                 .next("reseal keys generate KEYSET"),
         );
     }
+    let advice = Advice::of(&args);
     let judge = |keyset| {
-        let aged = findings(keyset, max_age, now);
-        aged.into_iter().chain(worn(keyset, &tallies)).collect::<Vec<_>>()
+        let aged = findings(keyset, max_age, now, &advice);
+        aged.into_iter().chain(worn(keyset, &tallies, &advice)).collect::<Vec<_>>()
     };
     let findings: Vec<Finding<'_>> = keysets.iter().flat_map(|keyset| judge(keyset)).collect();
     let exit = if findings.is_empty() { Exit::Done } else { Exit::Findings };
@@ -138,7 +140,7 @@ impl<'a> PrimaryView<'a> {
     }
 }
 
-fn findings(keyset: &Keyset, max_age: SignedDuration, now: Timestamp) -> Vec<Finding<'_>> {
+fn findings<'a>(keyset: &'a Keyset, max_age: SignedDuration, now: Timestamp, advice: &Advice) -> Vec<Finding<'a>> {
     let primary = keyset.primary();
     let age = primary.age(now);
     let judged = match age {
@@ -184,7 +186,7 @@ fn findings(keyset: &Keyset, max_age: SignedDuration, now: Timestamp) -> Vec<Fin
             finding,
             what,
             age_seconds: age.duration().map(|age| age.as_secs()),
-            next: successor(keyset),
+            next: advice.successor(keyset),
         })
         .into_iter()
         .collect();
@@ -202,14 +204,14 @@ fn findings(keyset: &Keyset, max_age: SignedDuration, now: Timestamp) -> Vec<Fin
                 describe(retiring)
             ),
             age_seconds: Some(retiring.as_secs()),
-            next: format!("reseal verify, then: reseal keys retire {} {}", keyset.name(), key.id()),
+            next: advice.retirement(keyset, key.id()),
         });
     }
     found
 }
 
 /// Whether the primary has sealed so much that a successor is due.
-fn worn<'a>(keyset: &'a Keyset, tallies: &Tallies) -> Option<Finding<'a>> {
+fn worn<'a>(keyset: &'a Keyset, tallies: &Tallies, advice: &Advice) -> Option<Finding<'a>> {
     let primary = keyset.primary();
     let sealed = tallies.of(primary)?;
     let counted = sealed.counted.filter(|counted| *counted >= sealed.warned_at)?;
@@ -225,24 +227,65 @@ fn worn<'a>(keyset: &'a Keyset, tallies: &Tallies) -> Option<Finding<'a>> {
         finding,
         what,
         age_seconds: None,
-        next: successor(keyset),
+        next: advice.successor(keyset),
     })
 }
 
-/// How the primary gets a successor: there may be one waiting.
-fn successor(keyset: &Keyset) -> String {
-    let waits = |state| {
-        keyset
-            .keys()
-            .iter()
-            .find(|key: &&Key| key.state() == state && key.retired_at().is_none())
-    };
-    if let Some(staged) = waits(KeyState::Staged) {
-        format!("reseal keys promote {} {}", keyset.name(), staged.id())
-    } else if let Some(pending) = waits(KeyState::Pending) {
-        format!("reseal keys stage {} {}", keyset.name(), pending.id())
-    } else {
-        format!("reseal keys generate {}", keyset.name())
+/// What to do about a key. Where a configuration says what is sealed with it, a rotation does all of it in its order, and waits at its
+/// gates; a command for one key alone would pass them by.
+struct Advice {
+    /// Keysets that have datasets.
+    managed: Vec<KeysetName>,
+    /// How commands are led to the configuration, where they do not find it by themselves.
+    config: String,
+}
+
+impl Advice {
+    /// By the configuration, if there is one that can be read and speaks of this keyring.
+    fn of(args: &CheckArgs) -> Self {
+        let path = args.limit.config.path();
+        let config = args.limit.config.read_if_there().ok().flatten();
+        let config = config.filter(|config| !args.keyring.is_another_than(config.keyring.as_ref()));
+        Self {
+            managed: config.map_or_else(Vec::new, |config| {
+                config.datasets.into_iter().map(|dataset| dataset.keyset).collect()
+            }),
+            config: match path == Path::new(CONFIG_DEFAULT) {
+                true => String::new(),
+                false => format!(" --config {}", path.display()),
+            },
+        }
+    }
+
+    /// How the primary gets a successor: there may be one waiting.
+    fn successor(&self, keyset: &Keyset) -> String {
+        let name = keyset.name();
+        if self.managed.contains(name) {
+            return format!("reseal rotate {name}{}", self.config);
+        }
+        let waits = |state| {
+            keyset
+                .keys()
+                .iter()
+                .find(|key: &&Key| key.state() == state && key.retired_at().is_none())
+        };
+        if let Some(staged) = waits(KeyState::Staged) {
+            format!("reseal keys promote {name} {}", staged.id())
+        } else if let Some(pending) = waits(KeyState::Pending) {
+            format!("reseal keys stage {name} {}", pending.id())
+        } else {
+            format!("reseal keys generate {name}")
+        }
+    }
+
+    /// How a key that no longer seals leaves the applications.
+    fn retirement(&self, keyset: &Keyset, key: KeyId) -> String {
+        let name = keyset.name();
+        if self.managed.contains(name) {
+            let config = &self.config;
+            return format!("reseal verify {name}{config}, then: reseal keys retire {name} {key}{config}");
+        }
+        format!("reseal verify, then: reseal keys retire {name} {key}")
     }
 }
 

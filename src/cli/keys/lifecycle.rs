@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::view;
 use crate::cli::arg::{KeyringArgs, keyset, parse_days, parse_key_id};
-use crate::cli::config::read_if_there;
+use crate::cli::config::{CONFIG_DEFAULT, read_if_there};
 use crate::cli::managed::{self, ManagedArgs};
 use crate::cli::{CliError, Context, Exit};
 use crate::key::{Key, KeyId, KeyState, Keyring, Keyset, KeysetError, KeysetName, OldPrimary, Previous};
@@ -134,7 +134,7 @@ impl WhichKey {
     }
 
     fn consults_unasked(&self) -> Result<Consulted, CliError> {
-        let path = PathBuf::from(managed::CONFIG_DEFAULT);
+        let path = PathBuf::from(CONFIG_DEFAULT);
         let Some(config) = read_if_there(&path)? else {
             return Ok(Consulted::default());
         };

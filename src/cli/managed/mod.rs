@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::arg::{KeyringArgs, parse_time};
+use super::config::CONFIG_DEFAULT;
 use super::sessions::store_of;
 use super::{CliError, Context, Exit};
 use crate::config::{Config, ConfigFault, Dataset, SessionPlace, UrlRef};
@@ -204,6 +205,3 @@ fn managed_dataset(dataset: &Dataset, place: usize) -> Result<ManagedDataset, Cl
         filter: dataset.filter.clone(),
     })
 }
-
-/// Looked for where one works.
-pub const CONFIG_DEFAULT: &str = "reseal.toml";
