@@ -11,10 +11,15 @@ use crate::key::{Keyring, KeyringError, Unlock};
 
 /// Reads one keyring file whenever it is another than before.
 pub(super) struct Follower {
-    path: PathBuf,
+    changes: Changes,
     unlock: Unlock,
-    seen: Option<Seen>,
     forced_at: Option<Instant>,
+}
+
+/// Tells whether a file looks different from when it was looked at last.
+pub(crate) struct Changes {
+    path: PathBuf,
+    seen: Option<Seen>,
 }
 
 /// What the file system says about a file without opening it. A replaced file is another inode; a file written in place has
@@ -38,9 +43,8 @@ struct Seen {
 impl Follower {
     pub(super) fn new(path: PathBuf, unlock: Unlock) -> Self {
         Self {
-            path,
+            changes: Changes::of(path),
             unlock,
-            seen: None,
             forced_at: None,
         }
     }
@@ -48,17 +52,35 @@ impl Follower {
     /// Reads the file. Versions older than `generation_min` are refused.
     pub(super) fn read(&mut self, generation_min: u64) -> Result<Keyring, KeyringError> {
         // Looked at before it is read: a change in between is then seen as a change at the next look.
-        self.is_changed();
-        Keyring::open(&self.path, &self.unlock, generation_min)
+        self.changes.are_there();
+        Keyring::open(&self.changes.path, &self.unlock, generation_min)
     }
 
     /// Reads the file if it looks different from when it was read last.
     pub(super) fn read_if_changed(&mut self, generation_min: u64) -> Option<Result<Keyring, KeyringError>> {
-        self.is_changed()
-            .then(|| Keyring::open(&self.path, &self.unlock, generation_min))
+        self.changes
+            .are_there()
+            .then(|| Keyring::open(&self.changes.path, &self.unlock, generation_min))
     }
 
-    fn is_changed(&mut self) -> bool {
+    /// Whether a failing reader may ask for a look now; if so, the next one waits.
+    pub(super) fn may_be_forced(&mut self) -> bool {
+        let may = self.forced_at.is_none_or(|at| at.elapsed() >= FORCED_EVERY);
+        if may {
+            self.forced_at = Some(Instant::now());
+        }
+        may
+    }
+}
+
+impl Changes {
+    /// Of this file, which was not looked at yet.
+    pub(crate) fn of(path: PathBuf) -> Self {
+        Self { path, seen: None }
+    }
+
+    /// Whether the file deserves a reading.
+    pub(crate) fn are_there(&mut self) -> bool {
         let stamp = fs::symlink_metadata(&self.path).ok().map(|metadata| Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -81,15 +103,6 @@ impl Follower {
                 true
             }
         }
-    }
-
-    /// Whether a failing reader may ask for a look now; if so, the next one waits.
-    pub(super) fn may_be_forced(&mut self) -> bool {
-        let may = self.forced_at.is_none_or(|at| at.elapsed() >= FORCED_EVERY);
-        if may {
-            self.forced_at = Some(Instant::now());
-        }
-        may
     }
 }
 

@@ -29,7 +29,7 @@
 //! refused before the key's limit. A process that forks seals up to one block a child uncounted.
 
 mod error;
-mod follow;
+pub(crate) mod follow;
 mod handle;
 mod keyring;
 mod meters;

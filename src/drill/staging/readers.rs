@@ -3,6 +3,7 @@
 //! They write nothing, and they are no instances: no gate waits for them. A value that does not open is looked at again with the newest
 //! keyring, as an application that uses the crate does, before it counts as a failure.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::app::follow::Changes;
 use crate::drill::DrillError;
 use crate::drill::clock::now;
 use crate::drill::failure::Failure;
@@ -52,10 +54,12 @@ impl Readers {
                 .enable_all()
                 .build()
                 .map_err(DrillError::Stage)?;
+            let mut file = Following::of(managed.keyring.clone());
             let mut reader = Reader {
                 name: format!("reader-{number}"),
                 managed: Arc::clone(managed),
-                keyring: open(managed)?,
+                keyring: file.read_first(|| open(managed))?,
+                file,
                 looked: Instant::now(),
                 tables: Vec::new(),
                 rng: ChaCha20Rng::seed_from_u64(seed.wrapping_add(number as u64)),
@@ -97,6 +101,7 @@ impl Drop for Readers {
 struct Reader {
     name: String,
     managed: Arc<Managed>,
+    file: Following,
     keyring: Keyring,
     /// When the keyring file was looked at last.
     looked: Instant,
@@ -123,9 +128,15 @@ impl Reader {
                 // Whoever had to wait for longer has gone away.
                 None => due = due.max(Instant::now() - BACKLOG_MAX),
             }
-            if self.looked.elapsed() >= LOOK_EVERY {
+            if self.looked.elapsed() >= LOOK_EVERY
+                && let Some(opened) = self.look()
+            {
                 // A file that cannot be read now is read next time; the keys that are there stay.
-                let _ = runtime.block_on(self.follow());
+                if let Ok(keyring) = opened {
+                    let _ = runtime.block_on(self.take(keyring));
+                }
+                // An application opens its keyring beside its reads: what it takes (a passphrase, half a second) delays none of them.
+                due = Instant::now();
             }
             let begun = now();
             let outcome = runtime.block_on(self.read());
@@ -181,7 +192,11 @@ impl Reader {
             if unreadable == 0 {
                 return Ok(census.rows);
             }
-            let is_other = self.follow().await.map_err(|error| Failure::Unopened(error.to_string()))?;
+            let unopened = |error: DrillError| Failure::Unopened(error.to_string());
+            let is_other = match self.look() {
+                Some(opened) => self.take(opened.map_err(unopened)?).await.map_err(unopened)?,
+                None => false,
+            };
             if !is_other {
                 let reason = counter.census.quarantined_values.first();
                 let reason = reason.map_or_else(String::new, |(_, value)| format!(": {}", value.reason));
@@ -194,10 +209,14 @@ impl Reader {
         Ok(0)
     }
 
-    /// Takes the keyring if it is a newer one. Says whether it is.
-    async fn follow(&mut self) -> Result<bool, DrillError> {
+    /// Opens the keyring if its file has changed.
+    fn look(&mut self) -> Option<Result<Keyring, DrillError>> {
         self.looked = Instant::now();
-        let keyring = open(&self.managed)?;
+        self.file.read_if_changed(|| open(&self.managed))
+    }
+
+    /// Takes the keyring if it is a newer one. Says whether it is.
+    async fn take(&mut self, keyring: Keyring) -> Result<bool, DrillError> {
         if keyring.generation() == self.keyring.generation() {
             return Ok(false);
         }
@@ -225,6 +244,33 @@ impl Reader {
     }
 }
 
+/// A file that is read when it has changed, and again as long as it cannot be read.
+struct Following {
+    changes: Changes,
+    is_unread: bool,
+}
+
+impl Following {
+    fn of(path: PathBuf) -> Self {
+        Self {
+            changes: Changes::of(path),
+            is_unread: false,
+        }
+    }
+
+    fn read_first<T, E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.changes.are_there();
+        read()
+    }
+
+    fn read_if_changed<T, E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Option<Result<T, E>> {
+        self.is_unread |= self.changes.are_there();
+        let read = self.is_unread.then(read)?;
+        self.is_unread = read.is_err();
+        Some(read)
+    }
+}
+
 fn open(managed: &Managed) -> Result<Keyring, DrillError> {
     Ok(Keyring::open(&managed.keyring, &managed.unlock, 0)?)
 }
@@ -243,3 +289,31 @@ const BACKLOG_MAX: Duration = Duration::from_secs(2);
 const RATE_MIN: f64 = 1.0 / 60.0;
 const ATTEMPTS_MAX: u32 = 3;
 const INCIDENTS_MAX: usize = 50;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_when_it_has_changed_and_again_while_it_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyring");
+        std::fs::write(&path, "one").unwrap();
+        let mut file = Following::of(path.clone());
+        let read = || std::fs::read_to_string(&path);
+        assert_eq!(file.read_first(read).unwrap(), "one");
+        for _ in 0..100 {
+            assert!(file.read_if_changed(read).is_none(), "it costs half a second");
+        }
+        let next = folder.path().join("next");
+        std::fs::write(&next, "two").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        for _ in 0..2 {
+            let broken: Option<Result<String, ()>> = file.read_if_changed(|| Err(()));
+            assert!(broken.is_some_and(|read| read.is_err()));
+        }
+        assert_eq!(file.read_if_changed(read).unwrap().unwrap(), "two");
+        assert!(file.read_if_changed(read).is_none());
+    }
+}
