@@ -74,13 +74,13 @@ pub struct DrillArgs {
     #[arg(long, value_name = "REF")]
     sessions: Option<RefArg<SecretRef>>,
 
-    /// Harm on purpose: kill, pause, cut (PostgreSQL), replace, lag; or all, or none
+    /// Harm on purpose: kill, pause, cut (PostgreSQL), replace, lag; or all, or none [default: kill,replace; in staging: kill]
     ///
     /// kill: kill -9 of the rotation (while it ends sessions, too), a reader and a writer. pause: SIGSTOP and SIGCONT of them. cut:
     /// connections cut inside transactions. replace: a keyring file replaced by half of it, nothing, or an older version while it is read. lag: an instance
     /// that never gets the new key.
-    #[arg(long, default_value = "kill,replace", value_name = "LIST")]
-    pub(super) faults: Faults,
+    #[arg(long, value_name = "LIST")]
+    pub(super) faults: Option<Faults>,
 
     /// A shell command or URL that must succeed all along, twice a second; repeat for more
     #[arg(long = "probe", value_name = "COMMAND|URL", value_parser = parse_probe)]
@@ -178,9 +178,10 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
     };
     let settings = Settings {
         // A file has no connection that could be cut; whoever asks for it by name is told.
-        faults: match postgres {
-            None if args.faults == Faults::of(FaultKind::ALL) => args.faults.clone().without(FaultKind::Cut),
-            _ => args.faults.clone(),
+        faults: match &args.faults {
+            None => Faults::of([FaultKind::Kill, FaultKind::Replace]),
+            Some(all) if postgres.is_none() && *all == Faults::of(FaultKind::ALL) => all.clone().without(FaultKind::Cut),
+            Some(faults) => faults.clone(),
         },
         postgres,
         rows: args.rows,

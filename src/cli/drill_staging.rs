@@ -11,7 +11,7 @@ use super::drill::{DrillArgs, UNFINISHED, cancel_on_signal, conclude, parse_time
 use super::managed::{ManagedArgs, ask_only};
 use super::{CliError, Context, Exit};
 use crate::config::Config;
-use crate::drill::{Cancel, DrillError, FaultKind, Staging, rehearse, told_of_staging};
+use crate::drill::{Cancel, DrillError, FaultKind, Faults, Staging, rehearse, told_of_staging};
 use crate::key::KeysetName;
 use crate::rotation::Options;
 use crate::rotation::protocol::Managed;
@@ -77,7 +77,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         readers: usize::from(args.readers),
         reads_per_second: f64::from(args.reads_per_second).min(READS_PER_SECOND_MAX),
         duration: args.duration,
-        kills: args.faults.contains(FaultKind::Kill),
+        kills: kills(args.faults.as_ref())?,
         compromised: args.compromised,
         profile: args.profile.profile(),
         gates,
@@ -124,6 +124,21 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
     };
     let told = told_of_staging(&staging, Ok(&report), &begun);
     conclude(&args.reports, &told, &report, None, output)
+}
+
+/// Whether the rotation is killed: the one harm that is done in staging, where only the rotation is ours. `all` is all that can be done.
+fn kills(faults: Option<&Faults>) -> Result<bool, CliError> {
+    let Some(faults) = faults.filter(|faults| **faults != Faults::of(FaultKind::ALL)) else {
+        return Ok(true);
+    };
+    let others = faults.clone().without(FaultKind::Kill);
+    if others == Faults::of([]) {
+        return Ok(faults.contains(FaultKind::Kill));
+    }
+    Err(CliError::usage(format!(
+        "{others} cannot be done in a staging environment, where only the rotation is the drill's own"
+    ))
+    .next("--faults kill, or none; the other kinds are rehearsed without --config"))
 }
 
 /// The one keyset of these datasets.

@@ -280,19 +280,32 @@ fn command(settings: &Settings) -> String {
     let database = if settings.postgres.is_some() { " --database REF" } else { "" };
     let compromised = if settings.compromised { " --compromised" } else { "" };
     let sessions = if settings.redis.is_some() { " --sessions REF" } else { "" };
-    let profile = match settings.profile {
-        Profile::Gentle => String::new(),
-        other => format!(" --profile {}", other.as_str()),
-    };
+    let profile = profile(settings.profile);
     format!(
-        "reseal drill{database}{sessions}{compromised}{profile} --rows {} --readers {} --writers {} --duration {}s --faults {} --seed {}",
+        "reseal drill{database}{sessions}{compromised}{profile} --rows {} --readers {} --writers {} --reads-per-second {} --writes-per-second {} --duration {}s --faults {} --seed {}{}{}",
         settings.rows,
         settings.readers,
         settings.writers,
+        settings.reads_per_second,
+        settings.writes_per_second,
         settings.duration.as_secs(),
         settings.faults,
-        settings.seed
+        settings.seed,
+        settings.thresholds.arguments(),
+        probes(settings.probes.len())
     )
+}
+
+/// Commands and URLs may hold secrets: only how many there were.
+pub(super) fn probes(count: usize) -> String {
+    " --probe PROBE".repeat(count)
+}
+
+pub(super) fn profile(profile: Profile) -> String {
+    match profile {
+        Profile::Gentle => String::new(),
+        other => format!(" --profile {}", other.as_str()),
+    }
 }
 
 fn sizes(sizes: &[(&str, u64)]) -> Vec<Size> {

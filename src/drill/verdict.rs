@@ -58,6 +58,33 @@ pub struct Thresholds {
     pub session_life_max: Duration,
 }
 
+impl Thresholds {
+    /// As they are typed, where they are other than by default.
+    pub(super) fn arguments(&self) -> String {
+        let usual = Self::default();
+        let seconds = |time: Duration| format!("{}s", time.as_secs());
+        [
+            (
+                "max-failed-reads",
+                (self.failed_reads_max != usual.failed_reads_max).then(|| self.failed_reads_max.to_string()),
+            ),
+            (
+                "max-lost-writes",
+                (self.lost_writes_max != usual.lost_writes_max).then(|| self.lost_writes_max.to_string()),
+            ),
+            ("max-p99-ratio", self.p99_ratio_max.map(|ratio| ratio.to_string())),
+            ("max-duration", self.duration_max.map(seconds)),
+            (
+                "max-session-life",
+                (self.session_life_max != usual.session_life_max).then(|| seconds(self.session_life_max)),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| format!(" --{name} {value}")))
+        .collect()
+    }
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
         Self {

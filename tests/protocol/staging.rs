@@ -85,6 +85,13 @@ fn nothing_is_touched_without_the_word_or_where_it_is_called_production() {
     assert!(refused.text().contains("called like a production"), "{}", refused.text());
     let unknown = drill(&house, &["--staging-confirmed", "nobody"]);
     assert_eq!(unknown.code, Some(3), "{}", unknown.text());
+    let harmless = drill(&house, &["--staging-confirmed", "--faults", "kill,pause,lag"]);
+    assert_eq!(harmless.code, Some(2), "{}", harmless.text());
+    assert!(
+        harmless.text().contains("pause,lag cannot be done in a staging environment"),
+        "{}",
+        harmless.text()
+    );
     assert_eq!(before, (house.keys(), house.values("customers", "email")));
 }
 
@@ -102,6 +109,11 @@ fn heavy_an_instance_that_does_not_follow_holds_the_gate_and_is_named() {
         drilled.document
     );
     assert!(drilled.document["findings"].to_string().contains(app.reporting.instance()));
+    assert!(
+        drilled.text().contains("--gate-timeout 2s"),
+        "what repeats it waits as long: {}",
+        drilled.text()
+    );
     house.assert_readable(&app);
 }
 

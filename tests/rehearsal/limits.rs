@@ -41,6 +41,14 @@ fn heavy_thresholds_and_probes_decide_the_exit_code() {
     let evidence = drilled.document["evidence"].as_str().unwrap();
     assert!(Path::new(evidence).join("customers.db").exists());
     assert!(drilled.told.contains(&format!("Kept: {evidence}")));
+    for repeated in [
+        "--rows 2000 ",
+        "--faults none ",
+        "--max-p99-ratio 0.000001 --max-duration 1s",
+        "--probe PROBE --probe PROBE --probe PROBE",
+    ] {
+        assert!(drilled.told.contains(repeated), "{repeated}: {}", drilled.told);
+    }
 }
 
 #[test]

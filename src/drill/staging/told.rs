@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{KILL, Staging, StagingReport};
-use crate::drill::told::{fault_of, finding, in_time, phases_told, point, probe, stated, version, windows};
+use crate::drill::told::{fault_of, finding, in_time, phases_told, point, probe, probes, profile, stated, version, windows};
 use crate::report::{self, KeyCount, Proof, Rehearsal, Series, Size, Unit};
 
 /// The whole story; without a report that of a rehearsal that has not come to its end.
@@ -22,11 +22,7 @@ pub fn told_of_staging(staging: &Staging, outcome: Result<&StagingReport, &str>,
             .join(", "),
         versions: vec![version("reseal", env!("CARGO_PKG_VERSION"))],
         seed: staging.seed,
-        command: format!(
-            "reseal drill --config FILE {} --staging-confirmed --seed {}",
-            managed.datasets.first().map_or("", |dataset| dataset.name.as_str()),
-            staging.seed
-        ),
+        command: command(staging),
         ..Rehearsal::broken_off(&title, why)
     };
     let Ok(report) = outcome else { return rehearsal };
@@ -60,6 +56,26 @@ pub fn told_of_staging(staging: &Staging, outcome: Result<&StagingReport, &str>,
     rehearsal.incidents.clone_from(&report.incidents);
     rehearsal.settle();
     rehearsal
+}
+
+/// What repeats it. One dataset stands for all of its keyset.
+fn command(staging: &Staging) -> String {
+    let datasets = &staging.managed.datasets;
+    let gates: String = staging.gates.iter().map(|word| format!(" {word}")).collect();
+    format!(
+        "reseal drill --config FILE {} --staging-confirmed{}{}{} --readers {} --reads-per-second {} --duration {}s --faults {} --seed {}{}{}",
+        datasets.first().map_or("", |dataset| dataset.name.as_str()),
+        if staging.compromised { " --compromised" } else { "" },
+        profile(staging.profile),
+        gates,
+        staging.readers,
+        staging.reads_per_second,
+        staging.duration.as_secs(),
+        if staging.kills { "kill" } else { "none" },
+        staging.seed,
+        staging.thresholds.arguments(),
+        probes(staging.probes.len())
+    )
 }
 
 fn proofs(report: &StagingReport, staging: &Staging) -> Vec<Proof> {
