@@ -1,5 +1,7 @@
 //! What the catalogue says about a table: facts, not judgements. `rotation::preflight` judges.
 
+use super::StoreError;
+
 /// What the operator pointed at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -95,6 +97,21 @@ pub enum ColumnClass {
     Float,
     /// Anything else.
     Unsupported,
+}
+
+/// Refuses columns to be rewritten that rows are told apart by, and those that are named twice.
+pub(super) fn require_rewritable(key: &[&str], values: &[&str]) -> Result<(), StoreError> {
+    for (at, value) in values.iter().enumerate() {
+        if values[..at].contains(value) {
+            return Err(StoreError::Refused(format!("the column {value} is named twice")));
+        }
+        if key.contains(value) {
+            return Err(StoreError::Refused(format!(
+                "the column {value} identifies rows: it cannot be rewritten"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A fact that preflight turns into a refusal, a question or a note.

@@ -241,6 +241,20 @@ fn a_column_that_identifies_rows_is_not_rewritten() {
 }
 
 #[test]
+fn a_column_that_is_named_twice_is_refused() {
+    for desk in Desk::each() {
+        let pair = Pair::of("fernet");
+        desk.table(Column::Text);
+        desk.insert(Column::Text, 1, &[Some(pair.old_value(&plaintext(1), b""))]);
+        for (again, exit) in [("c", 2), ("C", 4)] {
+            let run = desk.on_t("rotate", &pair, &["--column", again]);
+            run.expect(exit);
+            assert!(run.stdout.contains("named twice"), "{again}: {}", run.stdout);
+        }
+    }
+}
+
+#[test]
 fn a_column_that_is_too_narrow_is_refused_or_quarantined_and_never_cut() {
     let Some(desk) = Desk::postgres() else { return };
     let pair = Pair::of("aes-gcm-hex");

@@ -8,7 +8,7 @@ use super::hazards::{hazards, server_state};
 use super::types;
 use crate::store::StoreError;
 use crate::store::ident::quote_ident;
-use crate::store::survey::{Column, ColumnClass, Observation, Relation, Survey, Target};
+use crate::store::survey::{Column, ColumnClass, Observation, Relation, Survey, Target, require_rewritable};
 
 /// Everything about the target that later steps rely on.
 pub async fn survey(connection: &mut PgConnection, target: &Target) -> Result<Survey, StoreError> {
@@ -49,12 +49,9 @@ pub async fn survey(connection: &mut PgConnection, target: &Target) -> Result<Su
     }
 
     let key = iteration_key(connection, &table, &columns, &mut observations).await?;
-    if let Some(both) = values.iter().find(|value| key.iter().any(|part| part.name == value.name)) {
-        return Err(StoreError::Refused(format!(
-            "the column {} identifies rows: it cannot be rewritten",
-            both.name
-        )));
-    }
+    let of_key: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+    let of_values: Vec<&str> = values.iter().map(|column| column.name.as_str()).collect();
+    require_rewritable(&of_key, &of_values)?;
     let relations = relations(connection, table.oid).await?;
     if table.kind == 'r' && relations.len() > 1 {
         observations.push(Observation::NotATable(

@@ -13,7 +13,7 @@ use super::size::Size;
 use super::table_key::Access;
 use crate::store::StoreError;
 use crate::store::ident::{display_ident, quote_ident};
-use crate::store::survey::{Column, Observation, Relation, Survey, Target};
+use crate::store::survey::{Column, Observation, Relation, Survey, Target, require_rewritable};
 
 /// Surveys the target.
 pub(super) fn survey(file: &DatabaseFile, target: &Target) -> Result<Survey, StoreError> {
@@ -22,24 +22,14 @@ pub(super) fn survey(file: &DatabaseFile, target: &Target) -> Result<Survey, Sto
         .ok_or_else(|| StoreError::Refused(format!("there is no table {} in {}", target.table, file.path.display())))?;
     let contexts = find_columns(&table, &target.context_columns)?;
     let values = find_columns(&table, &target.columns)?;
-    if let Some(twice) = values
-        .iter()
-        .enumerate()
-        .find(|(at, value)| values[..*at].iter().any(|other| other.name == value.name))
-    {
-        return Err(StoreError::Refused(format!("the column {} is named twice", twice.1.name)));
-    }
     let key: Vec<&TableColumn> = table
         .key
         .iter()
         .flat_map(|key| key.parts.iter().map(|part| &part.column))
         .collect();
-    if let Some(both) = values.iter().find(|value| key.iter().any(|part| part.name == value.name)) {
-        return Err(StoreError::Refused(format!(
-            "the column {} identifies rows: it cannot be rewritten",
-            both.name
-        )));
-    }
+    let of_key: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+    let of_values: Vec<&str> = values.iter().map(|column| column.name.as_str()).collect();
+    require_rewritable(&of_key, &of_values)?;
     let is_table = table.kind == "table" && !table.name.to_ascii_lowercase().starts_with("sqlite_");
     let size = if is_table {
         Size::estimate(&connection, &table)?
