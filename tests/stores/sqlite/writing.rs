@@ -1,11 +1,13 @@
 //! In-place writing: classes of values, triggers, large values, and statements that fail.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use reseal::store::page::Page;
+use reseal::store::page::{Page, Swaps};
 use reseal::store::survey::{Observation, Survey};
 use reseal::store::value::Kind;
-use reseal::store::{PageEnd, PageLimits, StoreError};
+use reseal::store::{PageEnd, PageLimits, RewriteStopped, Rewriter, StoreError, Writer};
 
 use super::SqliteFixture;
 use crate::stores::contract::fencing::{claimed, fence};
@@ -194,6 +196,101 @@ async fn a_panicking_rewriter_writes_nothing_and_comes_back() {
         .rewrite_and_advance(&whole(&survey), None, rows(10), Box::new(Toy), None, false)
         .await;
     assert_eq!(result.unwrap().written.rows, 1);
+}
+
+/// The toy, counting the rows that it is shown. One that withholds does not judge rows by themselves.
+struct Counted {
+    rows: Arc<AtomicUsize>,
+    withholds: bool,
+}
+
+impl Rewriter for Counted {
+    fn rewrite(&mut self, page: &Page, swaps: &mut Swaps) -> Result<(), RewriteStopped> {
+        self.rows.fetch_add(page.len(), Ordering::SeqCst);
+        if self.withholds {
+            swaps.tally.rows += page.len() as u64;
+            return Ok(());
+        }
+        Toy.rewrite(page, swaps)
+    }
+
+    fn judges_rows_alone(&self) -> bool {
+        !self.withholds
+    }
+}
+
+#[tokio::test]
+async fn rows_that_were_read_ahead_are_judged_again_only_where_they_changed_or_must_be_withheld() {
+    let fixture = SqliteFixture::create().unwrap();
+    fixture.run("CREATE TABLE t (id INTEGER PRIMARY KEY, c TEXT)");
+    for id in 1..=12 {
+        fixture.run(&format!("INSERT INTO t VALUES ({id}, 'o:{id}')"));
+    }
+    let store = fixture.store();
+    let (survey, mut session) = session(&*store, &target("t", &["c"], &[])).await;
+    let (mut control, plan) = claimed(&*store, &survey).await;
+    let range = control.ranges(&plan.identity.id).await.unwrap().remove(0);
+    let Writer::InPlace(writer) = session.writer() else {
+        panic!("SQLite writes in place");
+    };
+    let (ahead, inside) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = |rows: &Arc<AtomicUsize>, withholds| {
+        Box::new(Counted {
+            rows: Arc::clone(rows),
+            withholds,
+        })
+    };
+    writer.read_ahead(counted(&ahead, false));
+    let mut cursor = None;
+    let mut judged_inside = Vec::new();
+    for withholds in [false, false, true, false] {
+        let (_, _, done) = writer
+            .rewrite_and_advance(
+                &range.interval,
+                cursor.as_ref(),
+                rows(3),
+                counted(&inside, withholds),
+                Some(&fence(&range)),
+                true,
+            )
+            .await;
+        cursor = done.unwrap().cursor;
+        judged_inside.push(inside.swap(0, Ordering::SeqCst));
+        if judged_inside.len() == 1 {
+            // The next page was begun with before this, or is after it: either way the row is what it is now.
+            fixture.run("UPDATE t SET c = 'o:changed' WHERE id = 5");
+        }
+    }
+    let found = texts(&fixture, "SELECT c FROM t ORDER BY id").await;
+    let expected = [
+        "n:1",
+        "n:2",
+        "n:3",
+        "n:4",
+        "n:changed",
+        "n:6",
+        "o:7",
+        "o:8",
+        "o:9",
+        "n:10",
+        "n:11",
+        "n:12",
+    ];
+    assert_eq!(found, expected);
+    if std::thread::available_parallelism().unwrap().get() == 1 {
+        assert_eq!(judged_inside, [3, 3, 3, 3], "nobody reads ahead");
+        return;
+    }
+    assert!(
+        judged_inside[1] <= 1,
+        "rows that nobody changed were judged once: {judged_inside:?}"
+    );
+    assert_eq!(
+        (judged_inside[0], judged_inside[2]),
+        (3, 3),
+        "the first page, and what is withheld"
+    );
+    assert!(ahead.load(Ordering::SeqCst) >= 6);
 }
 
 #[tokio::test]
