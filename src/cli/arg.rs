@@ -10,7 +10,7 @@ use clap::Args;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use super::{CliError, Context, Exit};
-use crate::config::{KeyringSettings, RefError, Secret, SecretRef};
+use crate::config::{Config, KeyringSettings, RefError, Secret, SecretRef};
 use crate::key::{KeyId, Keyring, KeyringEdit, KeyringError, KeyringFault, Keyset, KeysetName, Seal, Unlock};
 
 /// A reference from the command line, perhaps a wrong one. Parsing never fails here, because clap would repeat the text in its
@@ -89,11 +89,12 @@ impl KeyringArgs {
         }
     }
 
-    /// Whether another file is named on the command line than by a configuration.
-    pub fn is_another_than(&self, settings: Option<&KeyringSettings>) -> bool {
+    /// Whether a configuration speaks of this keyring: no other file is named on the command line.
+    pub fn is_of(&self, config: &Config) -> bool {
         let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        self.keyring != Path::new(KEYRING_DEFAULT)
-            && settings.is_some_and(|settings| resolved(&settings.file) != resolved(&self.keyring))
+        let settings = config.keyring.as_ref();
+        self.keyring == Path::new(KEYRING_DEFAULT)
+            || settings.is_none_or(|settings| resolved(&settings.file) == resolved(&self.keyring))
     }
 
     /// Whether the keyring is there and something to open it with was given: nobody need be asked.

@@ -245,7 +245,7 @@ impl Advice {
     fn of(args: &CheckArgs) -> Self {
         let path = args.limit.config.path();
         let config = args.limit.config.read_if_there().ok().flatten();
-        let config = config.filter(|config| !args.keyring.is_another_than(config.keyring.as_ref()));
+        let config = config.filter(|config| args.keyring.is_of(config));
         Self {
             managed: config.map_or_else(Vec::new, |config| {
                 config.datasets.into_iter().map(|dataset| dataset.keyset).collect()

@@ -135,12 +135,9 @@ impl WhichKey {
 
     fn consults_unasked(&self) -> Result<Consulted, CliError> {
         let path = PathBuf::from(CONFIG_DEFAULT);
-        let Some(config) = read_if_there(&path)? else {
+        let Some(config) = read_if_there(&path)?.filter(|config| self.keyring.is_of(config)) else {
             return Ok(Consulted::default());
         };
-        if self.keyring.is_another_than(config.keyring.as_ref()) {
-            return Ok(Consulted::default());
-        }
         let has_datasets = config.datasets.iter().any(|dataset| dataset.keyset == self.keyset);
         Ok(Consulted {
             config: has_datasets.then_some(path),
