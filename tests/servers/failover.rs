@@ -3,9 +3,9 @@
 use rustix::process::Signal;
 
 use crate::support;
-use crate::support::people::{FernetKey, Home, Live};
+use crate::support::people::{Column, FernetKey, GAP, Home, Live};
 use crate::support::proxy::{Prey, Proxy};
-use crate::support::rotation::{Rotation, SLOWLY_ALONE, wait_until};
+use crate::support::rotation::{Rotation, Running, SLOWLY_ALONE, wait_until};
 
 #[test]
 fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
@@ -75,6 +75,64 @@ fn heavy_a_connection_that_stays_with_the_former_primary_is_given_up() {
     assert!(
         under(&mut home.connect(), &old) > 0,
         "it worked for the former primary to the end"
+    );
+}
+
+/// What was read of the former primary says nothing about its successor.
+#[test]
+fn heavy_a_verification_that_meets_another_server_reads_it_from_the_beginning() {
+    let Some(server) = support::private_postgres() else { return };
+    let home = Home::on(server.database());
+    let (old, new) = (FernetKey::generate(), FernetKey::generate());
+    home.fill(6_000, &new);
+    let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
+    let mut command = support::reseal_process();
+    command
+        .args([
+            "verify",
+            "--database",
+            "env:DATABASE_URL",
+            "--table",
+            "people",
+            "--column",
+            "email",
+            "--column",
+            "note",
+        ])
+        .args([
+            "--format",
+            "fernet",
+            "--from",
+            "env:OLD_KEY",
+            "--to",
+            "env:NEW_KEY",
+            "--json",
+            "--batch-rows",
+            "20",
+        ])
+        .args(["--profile", "gentle", "--workers", "1"])
+        .env("DATABASE_URL", proxy.url(home.url()))
+        .env("OLD_KEY", old.text())
+        .env("NEW_KEY", new.text());
+    let mut running = Running::start(command);
+    wait_until("a part of the table was read", || proxy.answered() > 400_000);
+    assert!(running.is_running(), "it was over too soon to prove anything");
+    running.signal(Signal::STOP);
+
+    // The first row is long behind it.
+    let promoted = server.promoted_copy(home.database().unwrap());
+    let mut successor = Live::open(&promoted.url());
+    successor.replace(GAP, Column::Email, Some(&old.seal("lost with the former primary")));
+    proxy.switch(&promoted.url());
+    running.signal(Signal::CONT);
+    let found = running.wait();
+    assert_eq!(found.code, Some(7), "{}", found.text());
+    assert_eq!(found.count("not_current_total"), 1, "{}", found.text());
+    assert_eq!(
+        found.count("rows_scanned"),
+        6_000,
+        "each row is counted once: {}",
+        found.text()
     );
 }
 
