@@ -315,6 +315,35 @@ fn drop_role(desk: &Desk, name: &str) {
     desk.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}"));
 }
 
+/// A grant on a partitioned table holds for statements about it, and rows are read and rewritten where they are.
+#[test]
+fn privileges_on_the_parent_of_partitions_alone_are_refused() {
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = Pair::of("fernet");
+    desk.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, c text) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF t FOR VALUES FROM (0) TO (5); CREATE TABLE high PARTITION OF t FOR VALUES FROM (5) TO (9)",
+    );
+    desk.insert(Column::Text, 1, &[Some(pair.old_value(&plaintext(1), b""))]);
+    let url = limited(
+        &desk,
+        "reseal_parent",
+        "GRANT SELECT, UPDATE ON t TO ROLE; GRANT UPDATE ON low, high TO ROLE; GRANT SELECT ON low TO ROLE",
+    );
+    let keys = [
+        ("OLD", pair.old_text.as_str()),
+        ("NEW", &pair.new_text),
+        ("DATABASE_URL", &url),
+    ];
+    let command = on_t("rotate", "fernet", &[]);
+    let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+    let run = desk.run(&arguments, &keys);
+    run.expect(4);
+    assert!(run.stdout.contains("SELECT on the partition high"), "{}", run.stdout);
+    assert_eq!(run.json["error"]["durable"], "nothing was touched", "{}", run.stdout);
+    drop_role(&desk, "reseal_parent");
+}
+
 #[test]
 fn missing_privileges_and_hidden_rows_are_refused() {
     for (role, grants, finding) in [
