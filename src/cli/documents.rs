@@ -97,12 +97,15 @@ pub struct Outcome {
 /// Sums over the datasets of a keyset: the fields that scripts know from single tables.
 #[derive(Default, Serialize)]
 pub struct Totals {
-    rows_scanned: u64,
-    values_reencrypted: u64,
+    /// Rows read.
+    pub rows_scanned: u64,
+    /// Values rewritten.
+    pub values_reencrypted: u64,
     values_already_current: u64,
     values_null: u64,
     values_plaintext: u64,
-    lost_races: u64,
+    /// Rows that somebody else wrote first.
+    pub lost_races: u64,
     quarantined: Vec<ValueEntry>,
     quarantined_total: u64,
     not_current: Vec<ValueEntry>,
@@ -155,7 +158,8 @@ pub fn verified(survey: &Survey, report: &VerifyReport, progress: &Progress, beg
     found(survey, &report.columns, &report.census, progress, begun)
 }
 
-fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progress, begun: Instant) -> Outcome {
+/// What was counted in a table.
+pub fn found(survey: &Survey, columns: &[String], counted: &Census, progress: &Progress, begun: Instant) -> Outcome {
     Outcome {
         rows_scanned: counted.rows,
         values_reencrypted: 0,
