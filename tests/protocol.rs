@@ -28,6 +28,11 @@ fn heavy_requests_that_are_swallowed_hold_up_no_phase() {
 }
 
 #[test]
+fn heavy_any_statement_of_a_rotation_may_be_cut_off() {
+    protocol::interruptions::any_statement_of_a_rotation_may_be_cut_off();
+}
+
+#[test]
 fn a_connection_lost_when_replicas_are_asked_is_made_again() {
     protocol::interruptions::a_connection_lost_when_replicas_are_asked_is_made_again();
 }

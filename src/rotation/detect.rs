@@ -1,11 +1,12 @@
 //! What the values of a column look like, before any key is at hand. Reads a sample, writes nothing.
 
 use super::error::RotationError;
+use super::retry::{Before, before_the_first_write};
 use crate::format::{self, Verdict};
 use crate::key::KeyId;
 use crate::store::page::Page;
 use crate::store::survey::Target;
-use crate::store::{PageLimits, Store};
+use crate::store::{PageLimits, Store, StoreError};
 
 /// For each column the format of a sample of its values. `ids` are the key ids that may stand in them.
 pub async fn formats(
@@ -15,16 +16,28 @@ pub async fn formats(
     filter: Option<&str>,
     ids: &[KeyId],
 ) -> Result<Vec<Verdict>, RotationError> {
-    let failed = RotationError::store("preflight");
     let target = Target {
         table: table.to_owned(),
         columns: columns.to_vec(),
         context_columns: Vec::new(),
         filter: filter.map(ToOwned::to_owned),
     };
-    let survey = store.survey(&target).await.map_err(&failed)?;
-    let intervals = store.intervals(&survey, PLACES, false).await.map_err(&failed)?;
-    let mut session = store.session(&survey).await.map_err(&failed)?;
+    let pages = before_the_first_write(store, Before::Unheard, || sample(store, &target)).await?;
+    Ok((0..columns.len())
+        .map(|at| {
+            let values = pages
+                .iter()
+                .flat_map(|page| (0..page.len()).map(move |row| page.value(row, at).bytes));
+            format::detect(values, ids).verdict()
+        })
+        .collect())
+}
+
+/// Values from several places of a table.
+async fn sample(store: &dyn Store, target: &Target) -> Result<Vec<Page>, StoreError> {
+    let survey = store.survey(target).await?;
+    let intervals = store.intervals(&survey, PLACES, false).await?;
+    let mut session = store.session(&survey).await?;
     let mut pages = Vec::new();
     for interval in intervals.iter().take(PLACES * 2) {
         let mut page = Page::to_look_at(session.shape());
@@ -34,17 +47,10 @@ pub async fn formats(
             value_bytes_max: BYTES as u64 / PLACES as u64,
             stands_back: false,
         };
-        session.page(interval, None, limits, &mut page).await.map_err(&failed)?;
+        session.page(interval, None, limits, &mut page).await?;
         pages.push(page);
     }
-    Ok((0..columns.len())
-        .map(|at| {
-            let values = pages
-                .iter()
-                .flat_map(|page| (0..page.len()).map(move |row| page.value(row, at).bytes));
-            format::detect(values, ids).verdict()
-        })
-        .collect())
+    Ok(pages)
 }
 
 /// A column that was found to hold sealed values, or what looks like them.

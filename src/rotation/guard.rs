@@ -14,7 +14,7 @@ use super::plan::Prepared;
 use super::preflight::Finding;
 use super::progress::Stop;
 use super::recipe::{ColumnRecipe, Recipe};
-use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write};
+use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write, patiently};
 use crate::key::KeyId;
 use crate::store::guard::{GuardSpec, GuardedColumn, Guards};
 use crate::store::survey::{Observation, Survey};
@@ -114,11 +114,11 @@ impl Guard {
 
 /// Whether this table can be guarded by this user: asked before anything is written.
 pub(super) async fn require_possible(store: &dyn Store, prepared: &Prepared) -> Result<(), RotationError> {
-    let mut guards = before_the_first_write(store, Before::Answered, || store.guards()).await?;
     possible(&prepared.survey, &prepared.recipe).map_err(|finding| RotationError::Refused(vec![finding]))?;
-    answered(store, 1, guards.require_possible(&prepared.survey))
-        .await
-        .map_err(RotationError::store("preflight"))
+    before_the_first_write(store, Before::Answered, || async {
+        store.guards().await?.require_possible(&prepared.survey).await
+    })
+    .await
 }
 
 /// Whether the guard of this very rotation was left by an earlier run.
@@ -163,11 +163,12 @@ struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     async fn begin(store: &'a dyn Store, stop: &'a Stop) -> Result<Self, RotationError> {
+        let guards = patiently(store, Before::Answered, || store.guards()).await;
         Ok(Self {
             store,
             stop,
             failing_since: None,
-            guards: store.guards().await.map_err(RotationError::store("guard"))?,
+            guards: guards.map_err(RotationError::store("guard"))?,
         })
     }
 

@@ -85,31 +85,61 @@ pub enum Before {
 pub async fn before_the_first_write<T, F>(
     store: &dyn Store,
     before: Before,
-    mut attempt: impl FnMut() -> F,
+    attempt: impl FnMut() -> F,
 ) -> Result<T, RotationError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut patience = Patience::new(PREFLIGHT_AWAY_MAX);
-    let mut has_answered = before == Before::Answered;
+    patiently(store, before, attempt)
+        .await
+        .map_err(RotationError::store("preflight"))
+}
+
+/// The same, for those whose failures have another name.
+pub async fn patiently<T, F>(store: &dyn Store, before: Before, mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut early = Early::new(before);
     loop {
-        let error = match answered(store, ANSWERS_AN_ATTEMPT, attempt()).await {
+        match answered(store, ANSWERS_AN_ATTEMPT, attempt()).await {
             Ok(result) => return Ok(result),
-            Err(error) => error,
-        };
-        has_answered |= matches!(error, StoreError::Disconnected(_));
+            Err(error) => early.pause_after(error).await?,
+        }
+    }
+}
+
+/// Patience before the first write.
+pub struct Early {
+    patience: Patience,
+    has_answered: bool,
+}
+
+impl Early {
+    /// Nothing was attempted yet.
+    pub fn new(before: Before) -> Self {
+        Self {
+            patience: Patience::new(PREFLIGHT_AWAY_MAX),
+            has_answered: before == Before::Answered,
+        }
+    }
+
+    /// Pauses before the next attempt, or gives up with the error.
+    pub async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.has_answered |= matches!(error, StoreError::Disconnected(_));
         let passes = match error {
             StoreError::Disconnected(_) | StoreError::Retry { .. } => true,
-            StoreError::Unreachable { .. } => has_answered,
+            StoreError::Unreachable { .. } => self.has_answered,
             // A server that takes no writes is a finding, and everything else does not mend by itself.
             _ => false,
         };
-        match patience.after(&error) {
+        match self.patience.after(&error) {
             Remedy::Again { wait, .. } | Remedy::Reconnect { wait } if passes => {
                 tracing::debug!(%error, "trying again");
                 tokio::time::sleep(wait).await;
+                Ok(())
             }
-            _ => return Err(RotationError::store("preflight")(error)),
+            _ => Err(error),
         }
     }
 }

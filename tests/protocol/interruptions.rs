@@ -141,6 +141,21 @@ pub fn requests_that_are_swallowed_hold_up_no_phase() {
     assert!(proxy.swallowed() >= 3, "{}", proxy.swallowed());
 }
 
+/// Whatever is asked of a server for the first time, before the first batch, at a gate or in the end, the connection may be lost with it.
+pub fn any_statement_of_a_rotation_may_be_cut_off() {
+    for number in 0..PARTS {
+        let Some(house) = House::build(Kind::Postgres, 40) else {
+            return;
+        };
+        let proxy = Proxy::before(&house.url(), Prey::News(number, PARTS), 1);
+        rotate_through(&proxy, &house);
+        assert!(proxy.cuts().iter().all(|cuts| *cuts >= 3), "{number}: {:?}", proxy.cuts());
+    }
+}
+
+/// What is attempted as a whole is some twenty statements; if each of them were cut, patience would come to its end.
+const PARTS: usize = 5;
+
 /// All the work is done when replicas are asked, before the old key is retired.
 pub fn a_connection_lost_when_replicas_are_asked_is_made_again() {
     let Some(house) = House::build(Kind::Postgres, 40) else {

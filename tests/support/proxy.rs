@@ -29,6 +29,8 @@ pub enum Prey {
     Swaps,
     /// From the first batch on every request, whoever makes it.
     Anything,
+    /// Each statement when a client sends it for the first time, of those whose number is this one among so many.
+    News(usize, usize),
     /// What is asked for the first time on a connection about the record of a keyset's rotation, and about its instances.
     Record,
     /// How far the log of a server is: asked before a rotation, and of those whose replicas must have replayed it in the end.
@@ -90,6 +92,8 @@ struct State {
     ended: AtomicU32,
     /// Bytes from the server to its clients.
     answered: AtomicU64,
+    /// That were prepared, by whomever.
+    statements: Mutex<Vec<Vec<u8>>>,
     /// Goes up when everybody has to connect again.
     switched: watch::Sender<u64>,
 }
@@ -128,6 +132,7 @@ impl Proxy {
             cuts: Default::default(),
             ended: AtomicU32::new(0),
             answered: AtomicU64::new(0),
+            statements: Mutex::default(),
             switched: watch::Sender::new(0),
         });
         let port = listener.local_addr().unwrap().port();
@@ -189,6 +194,13 @@ impl State {
         let matches = match self.prey {
             Prey::Swaps => is_swap,
             Prey::Anything => armed,
+            Prey::News(number, of) => statement(request).is_some_and(|sql| {
+                let mut known = self.statements.lock().unwrap();
+                !known.iter().any(|one| one == sql) && {
+                    known.push(sql.to_vec());
+                    known.len() % of == number
+                }
+            }),
             Prey::Record => RECORD
                 .iter()
                 .any(|table| request.windows(table.len()).any(|window| window == *table)),
@@ -281,6 +293,13 @@ fn is_whole(request: &[u8]) -> bool {
 /// Whether it begins with Parse, Bind, Describe, Execute, Close or Sync.
 fn is_extended(request: &[u8]) -> bool {
     request.first().is_some_and(|kind| b"PBDECS".contains(kind))
+}
+
+/// What is prepared, if something is: a Parse message has a kind, a length, a name and then the statement, which ends with a zero.
+fn statement(request: &[u8]) -> Option<&[u8]> {
+    let name = request.strip_prefix(b"P")?.get(4..)?;
+    let sql = &name[name.iter().position(|byte| *byte == 0)? + 1..];
+    Some(&sql[..sql.iter().position(|byte| *byte == 0)?])
 }
 
 /// Whether the server's answer ends in ReadyForQuery.

@@ -8,6 +8,7 @@ use super::super::lag;
 use super::super::overseer::{Overseer, take_leave};
 use super::super::preflight;
 use super::super::progress::{Progress, Stop};
+use super::super::retry::{Before, patiently};
 use super::dataset;
 use super::decide::{self, Aim, Mode, Policy, Start};
 use super::ledgers::Ledgers;
@@ -35,9 +36,11 @@ pub async fn rotate(
     let operators = Operators::take(managed, wish.supersede, before.as_ref()).await?;
     let subject = Subject::Keyset(managed.keyset.as_str().to_owned());
     let (home, owner) = (&managed.places[home.unwrap_or(0)].store, managed.options.owner.as_str());
-    let overseer = Overseer::start(home, subject.clone(), owner, (progress, stop))
-        .await
-        .map_err(|error| ProtocolError::store("requests", error))?;
+    let overseer = patiently(&**home, Before::Answered, || {
+        Overseer::start(home, subject.clone(), owner, (progress, stop))
+    })
+    .await
+    .map_err(|error| ProtocolError::store("requests", error))?;
     let work = async {
         tokio::select! {
             outcome = run(managed, wish, ledgers, progress, stop, watch) => outcome,

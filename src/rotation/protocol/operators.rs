@@ -3,7 +3,7 @@
 use futures_util::future::select_all;
 
 use super::super::hold::hold;
-use super::super::retry::{ANSWERS_AN_ATTEMPT, answered};
+use super::super::retry::{Before, patiently};
 use super::{Managed, Place, ProtocolError};
 use crate::store::ledger::rotation::RotationRecord;
 use crate::store::{OperatorLock, StoreError};
@@ -25,16 +25,17 @@ impl<'m> Operators<'m> {
         let mut locks = Vec::new();
         for place in &managed.places {
             let keyset = managed.keyset.as_str();
-            let lock = place.store.lock_keyset(keyset, &managed.options.owner, take_over);
-            let lock = answered(&*place.store, ANSWERS_AN_ATTEMPT, lock)
-                .await
-                .map_err(|error| match error {
-                    StoreError::Held { holder } => ProtocolError::Held {
-                        holder,
-                        rotation: open.map(|record| record.id.clone()),
-                    },
-                    other => ProtocolError::store("lock", other),
-                })?;
+            let lock = patiently(&*place.store, Before::Answered, || {
+                place.store.lock_keyset(keyset, &managed.options.owner, take_over)
+            })
+            .await
+            .map_err(|error| match error {
+                StoreError::Held { holder } => ProtocolError::Held {
+                    holder,
+                    rotation: open.map(|record| record.id.clone()),
+                },
+                other => ProtocolError::store("lock", other),
+            })?;
             locks.push((place, lock));
         }
         Ok(Self { managed, locks })

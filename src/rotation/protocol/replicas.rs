@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::super::progress::{Progress, Stop};
-use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
+use super::super::retry::{ANSWERS_AN_ATTEMPT, Before, Early, Patience, Remedy, answered};
 use super::super::throttle::Reason;
 use super::retire::Need;
 use super::{Managed, Place, ProtocolError, Watch};
@@ -101,6 +101,33 @@ async fn settled_position(place: &Place, watch: &mut dyn ReplicaWatch) -> Result
     watch.position().await
 }
 
+/// What a database tells this user of its replicas.
+enum Sight {
+    /// How far each is.
+    Clear,
+    /// Less than that. What would let this user see it, if it is not allowed to.
+    Hidden(Option<String>),
+}
+
+/// Meets the replicas that follow now.
+async fn sight(place: &Place, watch: &mut dyn ReplicaWatch) -> Result<Sight, StoreError> {
+    let mut early = Early::new(Before::Answered);
+    loop {
+        let look = async {
+            watch.position().await?;
+            let seen = watch.behind(0).await?;
+            if seen.iter().any(|replica| replica.left == Left::Hidden) {
+                return Ok(Sight::Hidden(watch.forbidden().await?));
+            }
+            Ok(Sight::Clear)
+        };
+        match answered(&*place.store, ANSWERS_AN_ATTEMPT, look).await {
+            Ok(sight) => return Ok(sight),
+            Err(error) => early.pause_after(error).await?,
+        }
+    }
+}
+
 impl<'m> Watches<'m> {
     /// Those of the databases that have replicas; nobody is met yet.
     pub(super) fn of(managed: &'m Managed) -> Result<Self, ProtocolError> {
@@ -126,29 +153,27 @@ impl<'m> Watches<'m> {
     /// The same, and refuses a rotation that could not know in the end what replicas have replayed. Asked before anything is touched.
     pub(super) async fn refuse_blind(&mut self) -> Result<(), ProtocolError> {
         for (place, watch) in &mut self.0 {
-            let failed = |error| match error {
-                StoreError::Statement { .. } => ProtocolError::refused(
-                    format!("database {} cannot tell what its replicas have replayed: {error}", place.name),
-                    "if nobody reads on a replica of it: --no-replica-check; or leave the old key with readers: --no-retire",
-                ),
-                error => ProtocolError::store("replicas", error),
-            };
-            watch.position().await.map_err(failed)?;
-            let seen = watch.behind(0).await.map_err(failed)?;
-            if !seen.iter().any(|replica| replica.left == Left::Hidden) {
-                watch.rest();
-                continue;
-            }
-            if let Some(grant) = watch.forbidden().await.map_err(failed)? {
-                return Err(ProtocolError::refused(
-                    format!(
-                        "database {} has replicas, and does not tell this user what they have replayed: the old key could not be taken from readers",
-                        place.name
-                    ),
-                    format!(
-                        "let an administrator run: {grant}; or do not ask replicas: --no-replica-check; or leave the old key with readers: --no-retire"
-                    ),
-                ));
+            match sight(place, &mut **watch).await {
+                Ok(Sight::Clear) => watch.rest(),
+                Ok(Sight::Hidden(None)) => {}
+                Ok(Sight::Hidden(Some(grant))) => {
+                    return Err(ProtocolError::refused(
+                        format!(
+                            "database {} has replicas, and does not tell this user what they have replayed: the old key could not be taken from readers",
+                            place.name
+                        ),
+                        format!(
+                            "let an administrator run: {grant}; or do not ask replicas: --no-replica-check; or leave the old key with readers: --no-retire"
+                        ),
+                    ));
+                }
+                Err(error @ StoreError::Statement { .. }) => {
+                    return Err(ProtocolError::refused(
+                        format!("database {} cannot tell what its replicas have replayed: {error}", place.name),
+                        "if nobody reads on a replica of it: --no-replica-check; or leave the old key with readers: --no-retire",
+                    ));
+                }
+                Err(error) => return Err(ProtocolError::store("replicas", error)),
             }
         }
         Ok(())
