@@ -12,7 +12,7 @@ use crate::drill::clock::now;
 use crate::drill::customer::Content;
 use crate::drill::failure::Failure;
 use crate::drill::journal::Event;
-use crate::drill::table::TableError;
+use crate::drill::table::{Table, TableError};
 
 /// A reading instance.
 pub(super) struct Reader {
@@ -99,16 +99,8 @@ impl Reader {
     }
 
     fn look_for_new_rows(&mut self) -> Result<(), InstanceError> {
-        loop {
-            match self.seat.table.id_max() {
-                Ok(id_max) => {
-                    self.id_max = id_max.max(1);
-                    return Ok(());
-                }
-                Err(TableError::Lost(_)) => self.seat.reconnect()?,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.id_max = self.seat.ask(Table::id_max)?.max(1);
+        Ok(())
     }
 }
 

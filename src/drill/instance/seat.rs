@@ -78,7 +78,7 @@ impl Seat {
         };
         Ok(Self {
             cabinet,
-            table: assignment.place.open(&assignment.role)?,
+            table: first_connection(assignment, &stop)?,
             journal: Journal::create(assignment.journal.clone())?,
             stop,
             told: None,
@@ -111,6 +111,16 @@ impl Seat {
         Ok(())
     }
 
+    /// What the table says, asked again on another connection as often as one is lost.
+    pub(super) fn ask<T>(&mut self, mut ask: impl FnMut(&mut Table) -> Result<T, TableError>) -> Result<T, InstanceError> {
+        loop {
+            match ask(&mut self.table) {
+                Err(TableError::Lost(_)) => self.reconnect()?,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
     /// After a lost connection: another one, as soon as there is one. An error says that it took too long.
     pub(super) fn reconnect(&mut self) -> Result<(), InstanceError> {
         self.journal.tell_now(&Event::Interrupted { at: now() })?;
@@ -123,6 +133,19 @@ impl Seat {
                 Err(error) if begun.elapsed() >= AWAY_MAX || self.stop.load(Ordering::Relaxed) => return Err(error.into()),
                 Err(_) => thread::sleep(RETRY_PAUSE),
             }
+        }
+    }
+}
+
+/// Everything may be cut at the moment when an instance starts, too.
+fn first_connection(assignment: &Assignment, stop: &AtomicBool) -> Result<Table, InstanceError> {
+    let begun = Instant::now();
+    loop {
+        match assignment.place.open(&assignment.role) {
+            Err(TableError::Lost(_)) if begun.elapsed() < AWAY_MAX && !stop.load(Ordering::Relaxed) => {
+                thread::sleep(RETRY_PAUSE)
+            }
+            opened => return Ok(opened?),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::drill::clock::now;
 use crate::drill::customer::{Content, Customer};
 use crate::drill::failure::Failure;
 use crate::drill::journal::Event;
-use crate::drill::table::TableError;
+use crate::drill::table::{Table, TableError};
 
 /// A writing instance.
 pub(super) struct Writer {
@@ -46,8 +46,8 @@ enum Undone {
 impl Writer {
     /// Writer `number` of `writers`. What it owns stands in the table.
     pub(super) fn new(mut seat: Seat, assignment: &Assignment, number: i64, writers: i64) -> Result<Self, InstanceError> {
-        let last = seat.table.id_max()?;
-        let alive = seat.table.owned(number, writers)?;
+        let last = seat.ask(Table::id_max)?;
+        let alive = seat.ask(|table| table.owned(number, writers))?;
         let known: HashSet<i64> = alive.iter().copied().collect();
         Ok(Self {
             seat,
