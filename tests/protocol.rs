@@ -94,6 +94,8 @@ scenarios!(
         availability_first_keeps_values_readable_and_evicts_whoever_is_missing,
         lock_down_takes_the_leaked_key_from_applications_at_once,
         a_rotation_becomes_an_emergency_and_does_not_go_back,
+        what_turns_up_under_a_leaked_key_that_was_retired_is_never_moved,
+        a_third_key_launders_no_forgery,
     },
     orders::{
         a_paused_keyset_is_not_promoted_and_moves_nothing,

@@ -52,6 +52,8 @@ pub enum Reason {
     Ambiguous,
     /// It appeared under a compromised key after every writer was to have switched.
     MayBeForged,
+    /// It is under a key that has leaked, and whose values had all been moved.
+    UnderSpentKey(KeyId),
     /// A column that its associated data refers to is NULL.
     NullContext,
     /// Neither text nor bytes.
@@ -80,6 +82,10 @@ impl fmt::Display for Reason {
             Self::MayBeForged => {
                 f.write_str("appeared under the compromised key after the ranges were worked through: it may be forged")
             }
+            Self::UnderSpentKey(id) => write!(
+                f,
+                "sealed with key {id}, which has leaked and under which nothing was left: it may be forged"
+            ),
             Self::NullContext => f.write_str("a column that its associated data refers to is NULL"),
             Self::WrongType => f.write_str("neither text nor bytes"),
             Self::NotText => f.write_str("stored as text, and its new form is bytes"),
@@ -90,6 +96,11 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
+    /// For a value that a source opens which is not to be believed at all.
+    pub fn under_spent(source: &KeyedCipher) -> Self {
+        source.id.map_or(Self::MayBeForged, Self::UnderSpentKey)
+    }
+
     /// Whether an entry of the quarantine was made for this reason.
     pub fn is(self, entry: &Quarantined) -> bool {
         entry.reason == self.to_string()

@@ -68,17 +68,16 @@ impl LeftBehind {
             .extend(quarantined.iter().map(|stored| name(&stored.entry.key, stored.entry.column)));
     }
 
-    /// After a sweep only what it still found there is explained; after a compromise nothing is, lest a forgery passes for it.
-    pub fn keep_what_is_still_due(&self, policy: LatePolicy, census: &Census) {
-        let due: HashSet<_> = match policy {
-            LatePolicy::Report => census
-                .due_values
-                .iter()
-                .map(|(_, value)| name(&value.key, value.column))
-                .collect(),
-            LatePolicy::Quarantine => HashSet::new(),
-        };
+    /// After a sweep only what it still found there is explained.
+    pub fn keep_what_is_still_due(&self, census: &Census) {
+        let due = census.due_values.iter().map(|(_, value)| name(&value.key, value.column));
+        let due: HashSet<_> = due.collect();
         self.lock().retain(|value| due.contains(value));
+    }
+
+    /// After a leak nothing is explained, lest a forgery passes for it.
+    pub fn forget(&self) {
+        self.lock().clear();
     }
 
     fn holds(&self, value: &Late) -> bool {

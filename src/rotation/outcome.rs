@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::census::Census;
 use super::guard::GuardReport;
+use super::judge::Reason;
 use super::preflight::Finding;
 use super::vacuum::VacuumReport;
 use crate::store::control::{Counters, LateValues};
@@ -40,6 +41,12 @@ impl RotationReport {
     /// Whether the database found values under an old key where the verification found none.
     pub fn is_refuted(&self) -> bool {
         self.census.is_clean() && !self.verified
+    }
+
+    /// Whether values were left as they are because they may be forged.
+    pub fn has_forged(&self) -> bool {
+        let mut quarantined = self.census.quarantined_values.iter();
+        quarantined.any(|(_, entry)| Reason::MayBeForged.is(entry))
     }
 }
 

@@ -48,6 +48,13 @@ pub struct Prepared {
     pub options: Options,
 }
 
+impl Prepared {
+    /// Whether somebody else may hold an old key.
+    pub(super) fn is_wary(&self) -> bool {
+        self.options.compromised || self.recipe.distrusts()
+    }
+}
+
 /// Reads the catalogue and tells the recipe where its columns stand. Writes nothing.
 pub async fn prepare(store: &dyn Store, job: Job) -> Result<Prepared, RotationError> {
     let mut recipe = job.recipe;

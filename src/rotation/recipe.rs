@@ -66,6 +66,17 @@ pub struct ColumnRecipe {
     pub destroyed: Vec<KeyId>,
 }
 
+/// How far what a source opens is believed to come from the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Whatever is under it is moved.
+    Full,
+    /// The key has leaked: what turns up under it after its values were moved may be forged.
+    Leaked,
+    /// The key has leaked, and its values were moved long ago: whatever is under it may be forged.
+    Spent,
+}
+
 /// A cipher with its key's names.
 pub struct KeyedCipher {
     /// For reports.
@@ -74,6 +85,8 @@ pub struct KeyedCipher {
     pub id: Option<KeyId>,
     /// Opens and seals.
     pub cipher: Box<dyn Cipher>,
+    /// Where it opens values that are to be moved.
+    pub trust: Trust,
 }
 
 /// Associated data whose columns are known positions of a row.
@@ -257,6 +270,22 @@ impl Recipe {
         self
     }
 
+    /// Says of sources how far they are to be believed; of the others, whatever is under them is moved.
+    #[must_use]
+    pub fn with_trust(mut self, trust: &[(KeyId, Trust)]) -> Self {
+        for source in self.columns.iter_mut().flat_map(|column| &mut column.sources) {
+            let said = trust.iter().find(|(id, _)| source.id == Some(*id));
+            source.trust = said.map_or(Trust::Full, |(_, trust)| *trust);
+        }
+        self
+    }
+
+    /// Whether something may be under a source that somebody else has sealed.
+    pub fn distrusts(&self) -> bool {
+        let mut sources = self.columns.iter().flat_map(|column| &column.sources);
+        sources.any(|source| source.trust != Trust::Full)
+    }
+
     /// Columns that associated data refers to beside the primary key, each once.
     pub fn context_columns(&self, survey: &Survey) -> Result<Vec<String>, RecipeError> {
         let mut names: Vec<String> = Vec::new();
@@ -377,6 +406,7 @@ impl KeyedCipher {
             label: key.label.clone(),
             id: key.id,
             cipher: format.cipher(&key.material, key.id)?,
+            trust: Trust::Full,
         })
     }
 }

@@ -7,7 +7,7 @@ use zeroize::Zeroize as _;
 use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge};
 use super::late::{LatePolicy, LateWatch};
-use super::recipe::{ColumnRecipe, Recipe};
+use super::recipe::{ColumnRecipe, KeyedCipher, Recipe, Trust};
 use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
 use crate::key::Exhausted;
 use crate::store::page::{Page, Quarantined, Swaps};
@@ -121,11 +121,18 @@ impl Resealer {
         Ok(())
     }
 
-    /// Notes a value that is late, and says what becomes of it.
-    fn meet_late(&self, value: Place<'_>, swaps: &mut Swaps) -> Option<LatePolicy> {
-        let watch = self.late.as_ref()?;
-        swaps.late.push(watch.late(value.page, value.row, value.column)?);
-        Some(watch.policy())
+    /// Notes a value that is late, and says why it may be forged, if so.
+    fn doubt(&self, source: &KeyedCipher, value: Place<'_>, swaps: &mut Swaps) -> Option<Reason> {
+        let watch = self.late.as_ref();
+        let late = watch.and_then(|watch| watch.late(value.page, value.row, value.column));
+        let is_late = late.is_some();
+        swaps.late.extend(late);
+        match (source.trust, watch) {
+            (Trust::Spent, _) => Some(Reason::under_spent(source)),
+            (Trust::Leaked, _) if is_late => Some(Reason::MayBeForged),
+            (Trust::Full, Some(watch)) if is_late && watch.policy() == LatePolicy::Quarantine => Some(Reason::MayBeForged),
+            (Trust::Full | Trust::Leaked, _) => None,
+        }
     }
 
     /// Seals the plaintext at `self.plain[start..]`, bound to the place that was judged last, into the arena and reads it back from there.
@@ -203,9 +210,9 @@ impl Rewriter for Resealer {
                     Verdict::Null => swaps.tally.nulls += 1,
                     Verdict::Current => swaps.tally.current += 1,
                     Verdict::Plaintext => swaps.tally.plaintext += 1,
-                    Verdict::Due { carried, .. } => match self.meet_late(value, swaps) {
-                        Some(LatePolicy::Quarantine) => self.quarantine(value, Reason::MayBeForged, swaps)?,
-                        Some(LatePolicy::Report) | None => self.reseal(column, value, start, carried, swaps)?,
+                    Verdict::Due { source, carried } => match self.doubt(&column.sources[source], value, swaps) {
+                        Some(reason) => self.quarantine(value, reason, swaps)?,
+                        None => self.reseal(column, value, start, carried, swaps)?,
                     },
                     Verdict::DuePlaintext => self.reseal(column, value, start, Carried::default(), swaps)?,
                     Verdict::Unreadable(reason) => self.quarantine(value, reason, swaps)?,

@@ -21,7 +21,7 @@ use super::retry::{ANSWERS_AN_ATTEMPT, Before, answered, before_the_first_write}
 use super::vacuum::Upkeep;
 use crate::store::control::{Counters, LateValues, Plan, PlanIdentity, PlanStatus};
 use crate::store::ledger::request::Subject;
-use crate::store::{Store, StoreError};
+use crate::store::{Control, Store, StoreError};
 
 /// Opens every value. Writes nothing.
 pub async fn verify(
@@ -155,8 +155,8 @@ async fn locked(
             }
             return Ok(report);
         }
-        // Few are late: the sweeps find them, and say so. After a compromise all are, or a forger of many would have them sealed anew.
-        due_again = census.due > census.current && !prepared.options.compromised;
+        // Few are late: the sweeps find them, and say so. After a leak all are, or a forger of many would have them sealed anew.
+        due_again = census.due > census.current && !prepared.is_wary();
     }
     let claimed = match prepared.options.state {
         true => Some(before_the_first_write(&**store, Before::Answered, || claim(store, identity, owner, due_again)).await?),
@@ -166,7 +166,7 @@ async fn locked(
         let _ = noted.set(plan.clone());
     }
     if let Some(plan) = &claimed
-        && !prepared.options.compromised
+        && !prepared.is_wary()
         && !prepared.options.accepted.iter().any(|name| name == preflight::FORGED)
     {
         let forged = before_the_first_write(&**store, Before::Answered, || forged(store, plan)).await?;
@@ -258,7 +258,12 @@ async fn claim(store: &Arc<dyn Store>, identity: &PlanIdentity, owner: &str, due
 
 /// How many values an earlier run of the plan quarantined as perhaps forged.
 async fn forged(store: &Arc<dyn Store>, plan: &Plan) -> Result<usize, StoreError> {
-    let quarantined = store.control().await?.quarantine(&plan.identity.id).await?;
+    forged_of(&mut *store.control().await?, &plan.identity.id).await
+}
+
+/// The same, of a plan by its id.
+pub(super) async fn forged_of(control: &mut dyn Control, plan: &str) -> Result<usize, StoreError> {
+    let quarantined = control.quarantine(plan).await?;
     Ok(quarantined
         .iter()
         .filter(|stored| Reason::MayBeForged.is(&stored.entry))

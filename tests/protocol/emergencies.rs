@@ -5,7 +5,7 @@ use std::time::Duration;
 use reseal::app::OpenError;
 use reseal::key::KeyState;
 
-use super::house::{BRIEF, House, Kind, PATIENT, TABLES, eventually, gate};
+use super::house::{BRIEF, House, KEYSET, Kind, PATIENT, TABLES, eventually, gate};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const AT_ONCE: &[&str] = &["--compromised", "--evict-after", "1s", "--gate-timeout", "60s"];
@@ -112,4 +112,94 @@ pub fn a_rotation_becomes_an_emergency_and_does_not_go_back(kind: Kind) {
     let back = house.rotate(&[BRIEF, &["--rollback"]].concat());
     assert_eq!(back.code, Some(4), "{}", back.text());
     house.assert_readable(&app);
+}
+
+/// Whoever has the leaked key can seal with it for years, and write into the table once more.
+pub fn what_turns_up_under_a_leaked_key_that_was_retired_is_never_moved(kind: Kind) {
+    let Some(house) = House::build(kind, 20) else { return };
+    let app = house.app("web-1");
+    let (id, forged) = house.values("customers", "email").remove(0);
+    let done = house.rotate(AT_ONCE);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let leaked = house.keys()[0].0;
+    assert_eq!((house.keys()[0].1, house.keys()[0].2), (KeyState::Compromised, true));
+
+    house.execute(&format!("UPDATE customers SET email = '{forged}' WHERE id = {id}"));
+    let found = house.run(&["verify", KEYSET]);
+    assert_eq!(found.code, Some(7), "{}", found.text());
+    // Scheduled, as every quarter: nobody remembers the leak.
+    let scheduled = house.rotate(PATIENT);
+    assert_eq!(scheduled.code, Some(7), "{}", scheduled.text());
+    let quarantined = scheduled.document["quarantined"].as_array().unwrap();
+    assert_eq!(quarantined.len(), 1, "{}", scheduled.text());
+    assert_eq!(
+        quarantined[0]["reason"],
+        format!("sealed with key {leaked}, which has leaked and under which nothing was left: it may be forged")
+    );
+    assert_eq!(house.values("customers", "email").remove(0).1, forged, "it was touched");
+    let again = house.rotate(PATIENT);
+    assert_eq!(again.code, Some(7), "{}", again.text());
+    assert_eq!(house.values("customers", "email").remove(0).1, forged, "it was touched");
+
+    // Somebody has looked at it: it came from a backup.
+    let accepted = house.rotate(&[PATIENT, &["--accept", "may-be-forged"]].concat());
+    assert_eq!(accepted.code, Some(0), "{}", accepted.text());
+    assert_eq!(house.keys_in_data(), [house.keys()[2].0]);
+    house.assert_readable(&app);
+}
+
+/// A rotation away from a leaked key that another one takes the place of: what comes late under the leaked key may be forged still.
+pub fn a_third_key_launders_no_forgery(kind: Kind) {
+    let Some(house) = House::build(kind, 300) else { return };
+    let app = house.app("web-1");
+    let (id, forged) = house.values("customers", "email").remove(0);
+    let slowly = [AT_ONCE, &["--profile", "gentle", "--batch-rows", "10", "--workers", "1"]].concat();
+    let mut running = house.rotate_until("re-encrypt", &slowly);
+    eventually("batches are committed", || (house.moved() > 0).then_some(()));
+    assert!(running.kill());
+    house.hold_before("verify");
+    let mut running = house.start(&[&["rotate", KEYSET, "--yes", "--supersede"], PATIENT].concat());
+    eventually("both tables are moved", || {
+        let third = house.keys().get(2).map(|key| key.0);
+        third.filter(|third| house.keys_in_data() == [*third])
+    });
+    assert!(running.kill());
+    house.let_pass();
+    house.execute(&format!("UPDATE customers SET email = '{forged}' WHERE id = {id}"));
+    let ended = house.rotate(PATIENT);
+    assert_eq!(ended.code, Some(7), "{}", ended.text());
+    assert_eq!(house.values("customers", "email").remove(0).1, forged, "it was touched");
+    let quarantined = ended.document["quarantined"].as_array().unwrap();
+    assert_eq!(quarantined.len(), 1, "{}", ended.text());
+    assert!(
+        quarantined[0]["reason"].as_str().unwrap().contains("it may be forged"),
+        "{}",
+        ended.text()
+    );
+    assert!(
+        ended.stderr.contains("they may be forged, and were left as they are"),
+        "{}",
+        ended.text()
+    );
+    // Whoever asks again does not get it moved either.
+    let again = house.rotate(PATIENT);
+    assert_eq!(again.code, Some(7), "{}", again.text());
+    assert_eq!(house.values("customers", "email").remove(0).1, forged, "it was touched");
+    let fourth = house.rotate(&[PATIENT, &["--supersede"]].concat());
+    assert_eq!(fourth.code, Some(4), "{}", fourth.text());
+    assert!(fourth.text().contains("--accept may-be-forged"), "{}", fourth.text());
+    assert_eq!(house.keys().len(), 3, "it came too late");
+
+    // Rewritten through the application, it is done.
+    let sealed = app
+        .handle
+        .seal(b"genuine", format!("customers.email:{id}").as_bytes())
+        .unwrap();
+    house.execute(&format!(
+        "UPDATE customers SET email = '{}' WHERE id = {id}",
+        String::from_utf8(sealed).unwrap()
+    ));
+    let done = house.rotate(PATIENT);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(house.keys_in_data(), [house.keys()[2].0]);
 }

@@ -166,7 +166,7 @@ pub fn finished(
     for dataset in &report.datasets {
         rows = (rows.0 + dataset.report.this_run.0, rows.1 + dataset.report.this_run.1);
     }
-    let leaked: Vec<bool> = report.datasets.iter().map(|dataset| dataset.compromised).collect();
+    let leaked: Vec<bool> = report.datasets.iter().map(|dataset| dataset.left_late_values).collect();
     for dataset in &report.datasets {
         if let Some(guard) = dataset.report.guard {
             let whose = format!("guard of dataset {}", dataset.name);

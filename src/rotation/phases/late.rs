@@ -8,10 +8,10 @@ use crate::store::StoreError;
 use crate::store::control::{LateValues, Plan, StoredQuarantine};
 
 impl Run<'_> {
-    /// Values that were quarantined and have been mended since are not late, unless the old key is in other hands.
+    /// Values that were quarantined and have been mended since are not late, unless a key is in other hands.
     pub(super) async fn remember_quarantine(&self) -> Result<(), RotationError> {
         if let Some(plan) = &self.plan
-            && self.late_policy() == LatePolicy::Report
+            && !self.prepared.is_wary()
         {
             let quarantined = self.patiently("sweep", || self.stored_quarantine(plan)).await?;
             self.workshop.shared().left_behind.add_quarantined(&quarantined);

@@ -14,7 +14,6 @@ use super::crew::{Crew, Labour};
 use super::error::RotationError;
 use super::guard::{Guard, GuardReport, Proof};
 use super::judge::Depth;
-use super::late::LatePolicy;
 use super::outcome::RotationReport;
 use super::own::OwnWrites;
 use super::pace::BatchController;
@@ -137,8 +136,8 @@ impl<'a> Run<'a> {
         let this_run = (counters.rows_reencrypted, begun.elapsed());
         self.set_status(PlanStatus::Swept).await?;
         self.remember_quarantine().await?;
-        // After a compromise nobody is excused, lest a forgery passes for it.
-        let excuses = !writers.is_empty() && self.late_policy() == LatePolicy::Report;
+        // After a leak nobody is excused, lest a forgery passes for it.
+        let excuses = !writers.is_empty() && !self.prepared.is_wary();
         self.outlast_the_last(writers).await?;
 
         let (mut swept, mut eras) = (Swept::nothing(excuses), 0);

@@ -78,7 +78,10 @@ impl Run<'_> {
             census.merge(part);
             counters += written;
         }
-        shared.left_behind.keep_what_is_still_due(self.late_policy(), &census);
+        match self.prepared.is_wary() {
+            true => shared.left_behind.forget(),
+            false => shared.left_behind.keep_what_is_still_due(&census),
+        }
         if self.plan.is_none() && shared.late.wants_time() {
             shared.late.seen_by(&self.patiently("sweep", || self.database_time()).await?);
         }

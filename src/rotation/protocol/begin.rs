@@ -172,6 +172,25 @@ async fn refuse_early(
                 findings: report.findings,
             });
         }
+        // A rotation to a third key begins with every value that is there.
+        let begins_anew = matches!(aim.start, Start::Supersede);
+        let forged = match begins_anew && !managed.options.accepted.iter().any(|name| name == preflight::FORGED) {
+            true => ledgers.forged(dataset.place, &report.survey.table, stop).await?,
+            false => 0,
+        };
+        if forged > 0 {
+            return Err(ProtocolError::refused(
+                format!(
+                    "{forged} values of dataset {} are in quarantine because they may be forged: another rotation would move them",
+                    dataset.name
+                ),
+                format!(
+                    "rewrite the genuine ones through the application, and end the rotation that found them: reseal rotate {}; or, when each of them has been looked at and found genuine: --accept {}",
+                    managed.keyset,
+                    preflight::FORGED
+                ),
+            ));
+        }
     }
     Ok(())
 }

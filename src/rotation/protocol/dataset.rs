@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::super::guard;
 use super::super::plan::{self as planning, PlanReport, Prepared};
-use super::super::preflight::Purpose;
+use super::super::preflight::{self, Purpose};
 use super::super::progress::{Progress, Stop};
-use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe, Trust};
 use super::super::{Guarding, Job, RotationReport, VerifyReport, detect, vacuum};
-use super::{Managed, ManagedDataset, ProtocolError, guards, label};
+use super::{Managed, ManagedDataset, ProtocolError, guards, label, seen};
 use crate::format::{Format, Verdict, by_name};
 use crate::key::{Key, KeyId, KeyMaterial, KeyState, Keyring, Keyset, SealCounts};
 use crate::store::survey::Survey;
@@ -22,7 +22,7 @@ pub struct DatasetReport {
     /// The catalogue's facts.
     pub survey: Arc<Survey>,
     /// Whether late values were left as they are.
-    pub compromised: bool,
+    pub left_late_values: bool,
     /// What the rotation of the table did and found.
     pub report: RotationReport,
 }
@@ -170,11 +170,18 @@ async fn prepare_with(
         .filter(|key| key.state() == KeyState::Destroyed)
         .map(|key| key.id())
         .collect();
+    let believed = [preflight::FORGED, seen::RESTORED];
+    let believes = managed.options.accepted.iter().any(|name| believed.contains(&name.as_str()));
+    let trust: Vec<(KeyId, Trust)> = match believes {
+        true => Vec::new(),
+        false => keyset.keys().iter().map(|key| (key.id(), trust(key))).collect(),
+    };
     let job = Job {
         table: dataset.table.clone(),
         filter: dataset.filter.clone(),
         recipe: recipe
             .with_destroyed(&destroyed)
+            .with_trust(&trust)
             .with_seals_counted(SealCounts::beside(&managed.keyring)),
         options: managed.options.clone(),
     };
@@ -182,6 +189,15 @@ async fn prepare_with(
     let known = guards::accepted(&prepared.survey, keyset);
     prepared.options.accepted.extend(known);
     Ok(prepared)
+}
+
+/// A key that was retired had no value left; after a leak, whatever is under it since came from somebody who should not have it.
+fn trust(key: &Key) -> Trust {
+    match (key.state(), key.retired_at()) {
+        (KeyState::Compromised, Some(_)) => Trust::Spent,
+        (KeyState::Compromised, None) => Trust::Leaked,
+        _ => Trust::Full,
+    }
 }
 
 async fn specs(managed: &Managed, dataset: &ManagedDataset, ids: &[KeyId]) -> Result<Vec<ColumnSpec>, ProtocolError> {

@@ -9,6 +9,7 @@ use super::super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
 use super::presence::Presence;
 use super::{Place, ProtocolError};
 use crate::rotation::progress::Stop;
+use crate::rotation::run::forged_of;
 use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endings, NewEnding};
 use crate::store::ledger::instance::{Instance, Instances};
 use crate::store::ledger::request::Subject;
@@ -107,6 +108,21 @@ impl<'p> Ledgers<'p> {
             Ok(Some((plans + rotations).unsigned_abs()))
         };
         self.patiently(at, stop, count, ()).await
+    }
+
+    /// How many values of a table an earlier rotation has left as perhaps forged. Writes nothing.
+    pub async fn forged(&mut self, at: usize, table: &str, stop: &Stop) -> Result<usize, ProtocolError> {
+        let count = async |control: &mut dyn Control, table: String| {
+            let mut forged = 0;
+            if control.exists().await? {
+                let plans = control.plans().await?.into_iter();
+                for plan in plans.filter(|plan| plan.identity.table == table) {
+                    forged += forged_of(control, &plan.identity.id).await?;
+                }
+            }
+            Ok(forged)
+        };
+        self.patiently(at, stop, count, table.to_owned()).await
     }
 
     /// Opens the record of a new rotation. One whose reply was lost is found again.

@@ -102,5 +102,5 @@ fn path(managed: &Managed) -> PathBuf {
 }
 
 /// What `--accept` takes.
-const RESTORED: &str = "restored";
+pub(super) const RESTORED: &str = "restored";
 const VERSION: u32 = 1;

@@ -218,7 +218,7 @@ impl<'m> Machine<'m> {
                 name: dataset.name.clone(),
                 place: place.name.clone(),
                 survey: Arc::clone(&prepared.survey),
-                compromised: prepared.options.compromised,
+                left_late_values: prepared.options.compromised || report.has_forged(),
                 report,
             });
         }
@@ -234,8 +234,10 @@ impl<'m> Machine<'m> {
         let managed = self.managed;
         let again = managed.datasets.len().saturating_sub(1);
         for (at, dataset) in managed.datasets.iter().enumerate().take(again) {
-            let (_, found) = dataset::verify_one(managed, dataset, self.keyset()?, self.progress, self.stop).await?;
+            let (_, mut found) = dataset::verify_one(managed, dataset, self.keyset()?, self.progress, self.stop).await?;
             let report = &mut self.datasets[at].report;
+            // What was left as it is, is not waiting to be moved.
+            found.census.withhold(&report.census.quarantined_values);
             report.verified = found.census.is_clean();
             report.census = found.census;
         }
