@@ -390,6 +390,28 @@ fn keys_come_in_and_go_out_in_the_forms_that_applications_use() {
 }
 
 #[test]
+fn a_key_that_repeats_a_pattern_is_imported_only_to_be_rotated_away_from() {
+    let desk = Desk::new();
+    let encode = |bytes: &[u8]| KeyEncoding::Fernet.encode(&KeyMaterial::import(bytes).unwrap());
+    desk.put("good", KeyEncoding::Fernet.encode(&KeyMaterial::generate().unwrap()));
+    desk.put("poor", encode(b"abcdefghijklmnopabcdefghijklmnop"));
+    desk.put("odd", encode(b"0123456789abc0123456789abc012345"));
+    desk.keys("import app --from file:good --format fernet", 0);
+    for (key, more) in [("poor", ""), ("odd", ""), ("poor", "--as pending")] {
+        let into = if more.is_empty() { "another" } else { "app" };
+        let refused = desk.keys(&format!("import {into} --from file:{key} --format fernet {more}"), 3);
+        assert!(text(&refused).contains("a short pattern, repeated"), "{}", text(&refused));
+    }
+    desk.keys("import app --from file:odd --format fernet", 3);
+    assert_eq!(desk.keyring().generation(), 1);
+    desk.keys("import app --from file:poor --format fernet --as retiring", 0);
+    desk.keys("import app --from file:poor --format fernet --as retiring", 3);
+    desk.keys("list", 0);
+    let all: usize = desk.keyring().keysets().iter().map(|keyset| keyset.keys().len()).sum();
+    assert_eq!(all, 2);
+}
+
+#[test]
 fn a_key_without_a_keyring_goes_only_where_it_is_told_to() {
     let desk = Desk::new();
     let run = |arguments: &str, exit: i32| {

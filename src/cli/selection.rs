@@ -174,6 +174,9 @@ impl Selection {
         }
         let store = self.database.open(context, &options.owner)?;
         let keys = self.keys(context)?;
+        if needs_from {
+            self.refuse_repetition(&keys, &options.accepted)?;
+        }
         let formats = self.formats(&*store, &keys).await?;
         let managed = [self.to()?]
             .into_iter()

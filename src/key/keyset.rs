@@ -162,6 +162,10 @@ impl Keyset {
                     found,
                 });
             }
+            // What only opens may be as poor as an application has it: a rotation leads away from it.
+            if key.state != KeyState::Retiring {
+                material.require_no_repetition()?;
+            }
         }
         let fingerprint = key.material.as_ref().map(Fingerprint::of);
         if let Some(other) = fingerprint.and_then(|fingerprint| self.find(fingerprint)) {

@@ -16,7 +16,7 @@ pub enum MaterialError {
     /// Not 16, 24, 32, 48 or 64 bytes.
     #[error("a key has 16, 24, 32, 48 or 64 bytes, this one has {0}")]
     Length(usize),
-    /// Few distinct bytes or a counting pattern: a placeholder, not a key (B55).
+    /// Few distinct bytes, a counting pattern or a repeated one: a placeholder, not a key (B55).
     #[error("these bytes are not random enough to be a key ({0}); generate one with `reseal keys generate`")]
     LowEntropy(&'static str),
     /// The operating system's random generator failed; there is no fallback (B56).
@@ -46,6 +46,17 @@ impl KeyMaterial {
         Ok(Self {
             bytes: Zeroizing::new(bytes.to_vec().into_boxed_slice()),
         })
+    }
+
+    /// Refuses bytes that repeat a shorter pattern. Asked where a key is about to seal; a key that an application has can be as poor
+    /// as that, and is still read, to rotate away from it.
+    pub fn require_no_repetition(&self) -> Result<(), MaterialError> {
+        // Random bytes repeat their first half with a probability of 2^-64 at most.
+        let repeats = |period: usize| self.bytes[period..] == self.bytes[..self.bytes.len() - period];
+        if (1..=self.bytes.len() / 2).any(repeats) {
+            return Err(MaterialError::LowEntropy("a short pattern, repeated"));
+        }
+        Ok(())
     }
 
     /// The secret bytes. Every call site is a place to review.

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use reseal::key::KeyMaterial;
+use reseal::key::{KeyEncoding, KeyMaterial};
 
 use super::desk::{Column, Desk, Pair, Run, on_t, plaintext, seal};
 use super::schema::wait_until;
@@ -560,4 +560,36 @@ fn the_same_key_under_two_names_is_one_key() {
     desk.table(Column::Bytes);
     desk.insert(Column::Bytes, 1, &[Some(seal(&*pair.old, b"x", b""))]);
     explains(&desk.on_t("rotate", &pair, &[]), 3, &[("error", "the same")]);
+}
+
+#[test]
+fn a_new_key_that_repeats_a_pattern_is_refused_and_an_old_one_is_rotated_away_from() {
+    let material = |bytes: &[u8]| KeyMaterial::import(bytes).unwrap();
+    let text = |material: &KeyMaterial| String::from_utf8(KeyEncoding::Fernet.encode(material).to_vec()).unwrap();
+    let poor = material(b"abcdefghijklmnopabcdefghijklmnop");
+    let good = KeyMaterial::generate().unwrap();
+    for desk in Desk::each() {
+        let away = Pair::join("fernet", (&poor, None, text(&poor)), (&good, None, text(&good)));
+        let back = Pair::join("fernet", (&good, None, text(&good)), (&poor, None, text(&poor)));
+        desk.table(Column::Text);
+        desk.insert(Column::Text, 1, &[Some(away.old_value(b"one", b""))]);
+        desk.on_t("rotate", &away, &[]).expect(0);
+        let rotated = desk.values(Column::Text);
+        for command in ["plan", "rotate"] {
+            explains(
+                &desk.on_t(command, &back, &[]),
+                4,
+                &[
+                    ("error", "a short pattern, repeated"),
+                    ("where", "env:NEW"),
+                    ("durable", "nothing was touched"),
+                    ("next", "--accept weak-key"),
+                ],
+            );
+        }
+        assert_eq!(desk.values(Column::Text), rotated);
+        desk.on_t("rotate", &back, &["--accept", "weak-key"]).expect(0);
+        // What is there is looked at whatever its key.
+        desk.on_t("verify", &back, &[]).expect(0);
+    }
 }

@@ -14,7 +14,8 @@ use crate::key::{
 /// Import keys that an application holds already
 ///
 /// Into a new keyset: the first key of a list, or the primary of a Tink keyset, becomes primary; the others open. Into a keyset
-/// that exists: every key enters as --as says.
+/// that exists: every key enters as --as says. A key that is a short pattern, repeated, is taken with --as retiring only: to be rotated
+/// away from.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ImportArgs {

@@ -45,6 +45,23 @@ impl Selection {
         Ok(Keys { from, to, destroyed })
     }
 
+    /// Refuses a new key from outside a keyring that repeats a short pattern, unless the operator means it: the way back may lead to
+    /// such a key.
+    pub(super) fn refuse_repetition(&self, keys: &Keys, accepted: &[String]) -> Result<(), CliError> {
+        let KeyRef::Secret(secret) = self.to()?.get()? else {
+            return Ok(());
+        };
+        match keys.to.material.require_no_repetition() {
+            Err(error) if !accepted.iter().any(|name| name == WEAK_KEY) => Err(CliError::from_error(Exit::Refused, &error)
+                .at(format!("the new key, {secret}"))
+                .next(format!(
+                    "generate another key; only to go back to one that the application still seals with: --accept {WEAK_KEY}"
+                ))
+                .touched_nothing()),
+            _ => Ok(()),
+        }
+    }
+
     fn read_keys(
         &self,
         context: &mut Context<'_>,
@@ -158,3 +175,6 @@ fn outside_keys(text: &[u8], role: Role) -> Result<Vec<NamedKey>, CliError> {
 fn label(material: &KeyMaterial) -> String {
     format!("fingerprint:{}", Fingerprint::of(material))
 }
+
+/// What `--accept` takes.
+const WEAK_KEY: &str = "weak-key";
