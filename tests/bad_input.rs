@@ -10,6 +10,7 @@ mod bad_input {
     pub mod desk;
     pub mod dry_run;
     pub mod refused_rows;
+    pub mod read_only;
     pub mod schema;
     pub mod secrets;
     pub mod values;

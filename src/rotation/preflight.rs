@@ -158,6 +158,12 @@ fn judge(fact: &Observation, purpose: Purpose) -> Finding {
             format!("this server does not take writes: {why}"),
             "connect to the primary",
         ),
+        Observation::ReadOnlyFile(why) => finding(
+            refuse_writing,
+            "read-only",
+            why.clone(),
+            "run as a user who may write to the file and to its folder, where both are mounted for writing",
+        ),
         Observation::MissingPrivilege(what) => finding(
             if what.starts_with("UPDATE") {
                 refuse_writing

@@ -151,6 +151,8 @@ pub enum Observation {
     RowSecurity,
     /// The server does not accept writes.
     ReadOnlyServer(String),
+    /// The database is a file that cannot be written, or that has no place for its journal.
+    ReadOnlyFile(String),
     /// A privilege is missing.
     MissingPrivilege(String),
     /// An UPDATE cannot even be prepared: the schema needs a function, collation or module that only the application has.

@@ -56,7 +56,14 @@ impl SqliteStore {
     /// Opens an existing database. A file that is not there, or is no database, is an error; nothing is created.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = DatabaseFile::find(path)?;
-        file.open_query_only()?;
+        file.open_query_only().map_err(|error| match error {
+            // Before anything was done. Later the same error means that the file system has turned read-only.
+            StoreError::ReadOnly(_) => StoreError::Refused(format!(
+                "{} cannot be read without writing beside it, and this user may not: it is in WAL mode, or a program that died has left a journal; run as a user who may write to it and to its folder, or look at a copy of it",
+                file.path.display()
+            )),
+            error => error,
+        })?;
         let watch = Arc::new(Watch::new(file.clone()));
         Ok(Self { file, watch })
     }

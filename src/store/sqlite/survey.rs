@@ -123,13 +123,13 @@ fn observe_file(file: &DatabaseFile, connection: &Connection, found: &mut Vec<Ob
         found.push(Observation::SeveralNames(names));
     }
     if connection.is_readonly("main").map_err(from_sqlite)? {
-        found.push(Observation::ReadOnlyServer(
+        found.push(Observation::ReadOnlyFile(
             "the database file cannot be written by this user".to_owned(),
         ));
     } else if let Some(folder) = file.path.parent()
         && access(folder, FileAccess::WRITE_OK).is_err()
     {
-        found.push(Observation::ReadOnlyServer(
+        found.push(Observation::ReadOnlyFile(
             "the folder of the database cannot be written: there is no place for its journal".to_owned(),
         ));
     }
