@@ -103,7 +103,7 @@ struct RotationEntry {
     rows_scanned: u64,
     values_reencrypted: u64,
     lost_races: u64,
-    quarantined: usize,
+    quarantined: u64,
 }
 
 pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -119,7 +119,7 @@ pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, C
             for plan in control.plans().await.map_err(failed)? {
                 let ranges = control.ranges(&plan.identity.id).await.map_err(failed)?;
                 let totals = control.totals(&plan.identity.id).await.map_err(failed)?;
-                let quarantined = control.quarantine(&plan.identity.id).await.map_err(failed)?.len();
+                let quarantined = control.quarantined(&plan.identity.id, None).await.map_err(failed)?;
                 let done = ranges.iter().filter(|range| range.done).count();
                 rotations.push(entry(plan, (ranges.len(), done), totals, quarantined));
             }
@@ -283,7 +283,7 @@ impl InstanceEntry {
     }
 }
 
-fn entry(plan: Plan, ranges: (usize, usize), totals: crate::store::control::Counters, quarantined: usize) -> RotationEntry {
+fn entry(plan: Plan, ranges: (usize, usize), totals: crate::store::control::Counters, quarantined: u64) -> RotationEntry {
     RotationEntry {
         plan: plan.identity.id,
         table: plan.identity.table,

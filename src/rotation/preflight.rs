@@ -265,7 +265,7 @@ pub fn guard_name(plan: &str) -> String {
 }
 
 /// An earlier run of this rotation quarantined values as perhaps forged, and this one would re-encrypt them.
-pub fn may_be_forged(count: usize) -> Finding {
+pub fn may_be_forged(count: u64) -> Finding {
     finding(
         Severity::Ask,
         FORGED,

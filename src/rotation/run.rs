@@ -257,17 +257,13 @@ async fn claim(store: &Arc<dyn Store>, identity: &PlanIdentity, owner: &str, due
 }
 
 /// How many values an earlier run of the plan quarantined as perhaps forged.
-async fn forged(store: &Arc<dyn Store>, plan: &Plan) -> Result<usize, StoreError> {
+async fn forged(store: &Arc<dyn Store>, plan: &Plan) -> Result<u64, StoreError> {
     forged_of(&mut *store.control().await?, &plan.identity.id).await
 }
 
 /// The same, of a plan by its id.
-pub(super) async fn forged_of(control: &mut dyn Control, plan: &str) -> Result<usize, StoreError> {
-    let quarantined = control.quarantine(plan).await?;
-    Ok(quarantined
-        .iter()
-        .filter(|stored| Reason::MayBeForged.is(&stored.entry))
-        .count())
+pub(super) async fn forged_of(control: &mut dyn Control, plan: &str) -> Result<u64, StoreError> {
+    control.quarantined(plan, Some(&Reason::MayBeForged.to_string())).await
 }
 
 /// What appeared late in earlier runs of the plan.

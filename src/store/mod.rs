@@ -287,8 +287,11 @@ pub trait Control: Send {
     /// Counters stay: they speak of all runs.
     async fn restart(&mut self, plan: &Plan) -> Result<(), StoreError>;
 
-    /// Everything in quarantine for a plan.
-    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError>;
+    /// What is in quarantine for a plan, `most` entries of it.
+    async fn quarantine(&mut self, plan: &str, most: usize) -> Result<Vec<StoredQuarantine>, StoreError>;
+
+    /// How many values are in quarantine for a plan: all, or those that are there for a reason.
+    async fn quarantined(&mut self, plan: &str, reason: Option<&str>) -> Result<u64, StoreError>;
 
     /// Forgets quarantine entries: a verification found that the values open now, or are gone.
     async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError>;

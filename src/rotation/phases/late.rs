@@ -21,7 +21,7 @@ impl Run<'_> {
 
     async fn stored_quarantine(&self, plan: &Plan) -> Result<Vec<StoredQuarantine>, StoreError> {
         let mut control = self.control().await?;
-        let answer = control.quarantine(&plan.identity.id).await?;
+        let answer = control.quarantine(&plan.identity.id, QUARANTINE_REMEMBERED_MAX).await?;
         self.controls.put_back(control);
         Ok(answer)
     }
@@ -56,3 +56,7 @@ impl Run<'_> {
         Ok(answer)
     }
 }
+
+/// Entries, of about 100 bytes each, in which a value that is mended can be told from a late one. Whoever has more in quarantine sees
+/// mended values beyond them reported as late, and is not blamed for more than that.
+const QUARANTINE_REMEMBERED_MAX: usize = 100_000;

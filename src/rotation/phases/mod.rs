@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
     /// Forgets quarantine entries when every value `opens`, and adds up the counters of all runs.
     async fn settle(&self, plan: &Plan, opens: bool) -> Result<Counters, StoreError> {
         let mut control = self.control().await?;
-        if opens && !control.quarantine(&plan.identity.id).await?.is_empty() {
+        if opens && control.quarantined(&plan.identity.id, None).await? > 0 {
             control.clear_quarantine(plan).await?;
         }
         let totals = control.totals(&plan.identity.id).await?;

@@ -111,7 +111,7 @@ impl<'p> Ledgers<'p> {
     }
 
     /// How many values of a table an earlier rotation has left as perhaps forged. Writes nothing.
-    pub async fn forged(&mut self, at: usize, table: &str, stop: &Stop) -> Result<usize, ProtocolError> {
+    pub async fn forged(&mut self, at: usize, table: &str, stop: &Stop) -> Result<u64, ProtocolError> {
         let count = async |control: &mut dyn Control, table: String| {
             let mut forged = 0;
             if control.exists().await? {

@@ -213,9 +213,9 @@ impl Control for PostgresControl {
         transaction.commit().await.map_err(store_error)
     }
 
-    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
+    async fn quarantine(&mut self, plan: &str, most: usize) -> Result<Vec<StoredQuarantine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT relation, row_key, value_column, reason FROM reseal.quarantine WHERE plan_id = $1 ORDER BY relation, seen_at, row_key",
+            "SELECT relation, row_key, value_column, reason FROM reseal.quarantine WHERE plan_id = $1 ORDER BY relation, seen_at, row_key LIMIT $2",
         )
         .bind(plan)
         .fetch_all(&mut self.connection)
@@ -240,6 +240,18 @@ impl Control for PostgresControl {
         require_current(&mut transaction, plan).await?;
         sqlx::query("DELETE FROM reseal.quarantine WHERE plan_id = $1")
             .bind(&plan.identity.id)
+    async fn quarantined(&mut self, plan: &str, reason: Option<&str>) -> Result<u64, StoreError> {
+        sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM reseal.quarantine WHERE plan_id = $1 AND ($2 IS NULL OR reason = $2)",
+        )
+        .bind(plan)
+        .bind(reason)
+        .fetch_one(&mut self.connection)
+        .await
+        .map(i64::unsigned_abs)
+        .map_err(store_error)
+    }
+
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;

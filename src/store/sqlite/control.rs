@@ -195,13 +195,26 @@ impl Control for SqliteControl {
         .await
     }
 
-    async fn quarantine(&mut self, plan: &str) -> Result<Vec<StoredQuarantine>, StoreError> {
+    async fn quarantine(&mut self, plan: &str, most: usize) -> Result<Vec<StoredQuarantine>, StoreError> {
         let plan = plan.to_owned();
         self.handle
             .run(move |connection| {
                 let sql = "SELECT relation, row_key, column_index, reason FROM reseal_quarantine WHERE plan = ?1 \
-                           ORDER BY relation, row_key, column_index";
-                collect(connection, sql, [&plan], read_quarantine)
+                           ORDER BY relation, row_key, column_index LIMIT ?2";
+                collect(connection, sql, (&plan, to_i64(most as u64)), read_quarantine)
+            })
+            .await
+    }
+
+    async fn quarantined(&mut self, plan: &str, reason: Option<&str>) -> Result<u64, StoreError> {
+        let (plan, reason) = (plan.to_owned(), reason.map(str::to_owned));
+        self.handle
+            .run(move |connection| {
+                let sql = "SELECT count(*) FROM reseal_quarantine WHERE plan = ?1 AND (?2 IS NULL OR reason = ?2)";
+                let count = collect(connection, sql, (&plan, &reason), |row| {
+                    row.get::<_, i64>(0).map_err(from_sqlite)
+                })?;
+                Ok(count.first().map_or(0, |count| count.unsigned_abs()))
             })
             .await
     }

@@ -140,7 +140,7 @@ pub async fn a_stale_epoch_writes_nothing(fixture: &dyn Fixture) {
     assert_eq!(count_new(fixture).await, "0");
     let now = control.range("plan", range.id).await.unwrap().unwrap();
     assert_eq!((now.cursor, now.done, now.counters), (None, false, Counters::default()));
-    assert!(control.quarantine("plan").await.unwrap().is_empty());
+    assert!(control.quarantine("plan", usize::MAX).await.unwrap().is_empty());
 }
 
 pub async fn a_take_over_bumps_every_range(fixture: &dyn Fixture) {
@@ -524,9 +524,16 @@ pub async fn quarantine_is_cleared_by_the_current_plan_only(fixture: &dyn Fixtur
         .unwrap();
     let taken = control.claim_plan(&identity("plan"), "bob@host").await.unwrap();
     assert!(matches!(control.clear_quarantine(&plan).await, Err(StoreError::Superseded)));
-    assert_eq!(control.quarantine("plan").await.unwrap().len(), 1);
+    let stored = control.quarantine("plan", usize::MAX).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert!(control.quarantine("plan", 0).await.unwrap().is_empty());
+    let reason = stored[0].entry.reason.as_str();
+    for (reason, count) in [(None, 1), (Some(reason), 1), (Some("another"), 0)] {
+        assert_eq!(control.quarantined("plan", reason).await.unwrap(), count, "{reason:?}");
+    }
+    assert_eq!(control.quarantined("another", None).await.unwrap(), 0);
     control.clear_quarantine(&taken).await.unwrap();
-    assert!(control.quarantine("plan").await.unwrap().is_empty());
+    assert!(control.quarantine("plan", usize::MAX).await.unwrap().is_empty());
 }
 
 pub async fn status_moves_under_the_current_generation_only(fixture: &dyn Fixture) {

@@ -101,7 +101,7 @@ pub async fn what_cannot_be_opened_stays_and_is_quarantined_once(fixture: &dyn F
             .await
             .unwrap();
     }
-    let stored = control.quarantine(&plan.identity.id).await.unwrap();
+    let stored = control.quarantine(&plan.identity.id, usize::MAX).await.unwrap();
     let found: Vec<(String, usize, &str)> = stored
         .iter()
         .map(|stored| {
@@ -192,7 +192,7 @@ pub async fn a_failure_inside_a_batch_rolls_everything_back(fixture: &dyn Fixtur
         (&after.cursor, after.done, after.counters),
         (&before.cursor, before.done, before.counters)
     );
-    assert!(control.quarantine(&plan.identity.id).await.unwrap().is_empty());
+    assert!(control.quarantine(&plan.identity.id, usize::MAX).await.unwrap().is_empty());
     assert_eq!(texts(fixture, "SELECT count(*) FROM t WHERE c LIKE 'n:%'").await, ["0"]);
     // The connection is as good as before.
     let small = batch(&mut *session, &after.interval, None, rows(5), Some(&fence(&after)), true)
