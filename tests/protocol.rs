@@ -10,6 +10,7 @@ mod protocol {
     pub mod house;
     pub mod interruptions;
     pub mod orders;
+    pub mod others;
     pub mod proving;
     pub mod retirement;
     pub mod sessions;
@@ -20,6 +21,16 @@ mod protocol {
 #[test]
 fn a_database_that_was_restored_is_not_gone_on_with_unseen() {
     protocol::interruptions::a_database_that_was_restored_is_not_gone_on_with_unseen();
+}
+
+#[test]
+fn a_file_in_which_no_rotation_has_run_is_refused_where_one_had() {
+    protocol::others::a_file_in_which_no_rotation_has_run_is_refused_where_one_had();
+}
+
+#[test]
+fn what_other_versions_have_seen_is_read_or_refused() {
+    protocol::others::what_other_versions_have_seen_is_read_or_refused();
 }
 
 #[test]
@@ -100,6 +111,9 @@ scenarios!(
     orders::{
         a_paused_keyset_is_not_promoted_and_moves_nothing,
         an_aborted_rotation_of_a_keyset_goes_on_with_the_same_command,
+    },
+    others::{
+        a_database_with_another_id_is_refused_until_it_is_accepted,
     },
     proving::{
         killed_while_it_proves_it_proves_the_same,

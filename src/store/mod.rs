@@ -14,6 +14,7 @@ pub mod control;
 pub mod error;
 pub mod guard;
 pub mod ident;
+mod identity;
 pub mod ledger;
 mod moment;
 pub mod page;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 
 use control::{Counters, Interval, LateValues, Plan, PlanIdentity, PlanStatus, Range, StoredQuarantine};
 pub use error::{RetryClass, StoreError};
+pub use identity::DatabaseIdentity;
 use ledger::{Dialect, Field, Row};
 pub use moment::{Moment, Sieve};
 use page::{Page, Shape};
@@ -248,6 +250,9 @@ pub trait Control: Send {
 
     /// The version of the tables, `None` without tables (a read-only command must not create them). Refuses a newer one.
     async fn version(&mut self) -> Result<Option<i64>, StoreError>;
+
+    /// Which database this is. Writes nothing.
+    async fn identity(&mut self) -> Result<DatabaseIdentity, StoreError>;
 
     /// Whether the tables exist.
     async fn exists(&mut self) -> Result<bool, StoreError> {

@@ -14,7 +14,7 @@ use crate::store::ledger::ending::{EndingCounts, EndingName, EndingRecord, Endin
 use crate::store::ledger::instance::{Instance, Instances};
 use crate::store::ledger::request::Subject;
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord, Rotations};
-use crate::store::{Control, StoreError};
+use crate::store::{Control, DatabaseIdentity, StoreError};
 
 /// Connections to the control tables of every database of a keyset, opened when needed and again after a failure.
 pub struct Ledgers<'p> {
@@ -123,6 +123,12 @@ impl<'p> Ledgers<'p> {
             Ok(forged)
         };
         self.patiently(at, stop, count, table.to_owned()).await
+    }
+
+    /// Which database it is. Writes nothing.
+    pub(super) async fn identity(&mut self, at: usize, stop: &Stop) -> Result<DatabaseIdentity, ProtocolError> {
+        let identity = async |control: &mut dyn Control, ()| control.identity().await;
+        self.patiently(at, stop, identity, ()).await
     }
 
     /// Opens the record of a new rotation. One whose reply was lost is found again.

@@ -1,7 +1,10 @@
-//! What was last seen of the databases of a keyset, beside its keyring: one that was restored from a backup meanwhile is older than that.
+//! What was last seen of the databases of a keyset, beside its keyring: one that was restored from a backup meanwhile is older than that,
+//! and another one behind the same name says that it is another.
 //!
-//! Such a database is no damage, but nobody should go on in it without a look: values that were moved are back under keys that readers
-//! are no longer given. The file holds counts that grow with runs, and no secret; without it nothing is noticed, and nothing else changes.
+//! A restored database is no damage, but nobody should go on in it without a look: values that were moved are back under keys that
+//! readers are no longer given. In another database (staging, by mistake) the rotation would leave the one that is meant as it is, and
+//! yet change its keys. The file holds counts that grow with runs, and ids, and no secret; without it nothing is noticed, and nothing
+//! else changes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ use super::ledgers::Ledgers;
 use super::{Managed, ProtocolError};
 use crate::key::write_private;
 use crate::rotation::progress::Stop;
+use crate::store::DatabaseIdentity;
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,13 +25,28 @@ struct Marks {
     open: bool,
     /// What grows with every run of a rotation, by database, of all plans and keysets.
     runs: BTreeMap<String, u64>,
+    /// Who they are, by database; not in files of version 1.
+    #[serde(default)]
+    databases: BTreeMap<String, DatabaseIdentity>,
 }
 
-/// Refuses databases that are older than when they were last seen, unless the operator has accepted that.
+/// What says how the rest is read.
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
+/// Refuses databases that are others than those last seen, or older, unless the operator has accepted that.
 pub(super) async fn compare(managed: &Managed, ledgers: &mut Ledgers<'_>, stop: &Stop) -> Result<(), ProtocolError> {
     let marks = read(managed)?;
-    let mut older = Vec::new();
+    let (mut others, mut older) = (Vec::new(), Vec::new());
     for (at, place) in managed.places.iter().enumerate() {
+        let now = ledgers.identity(at, stop).await?;
+        if marks.databases.get(&place.name).is_some_and(|seen| now.is_another_than(seen)) {
+            // Its count is none of those that were seen.
+            others.push(format!("{} ({})", place.name, place.store.describe()));
+            continue;
+        }
         let seen = marks.runs.get(&place.name).copied().unwrap_or(0);
         match ledgers.runs(at, stop).await? {
             Some(now) if now < seen => older.push(format!("{} (its count of runs is {now}, and was {seen})", place.name)),
@@ -35,7 +54,20 @@ pub(super) async fn compare(managed: &Managed, ledgers: &mut Ledgers<'_>, stop: 
             _ => {}
         }
     }
-    if older.is_empty() || managed.options.accepted.iter().any(|name| name == RESTORED) {
+    let accepts = |name: &str| managed.options.accepted.iter().any(|accepted| accepted == name);
+    if !others.is_empty() && !accepts(OTHER) {
+        return Err(ProtocolError::refused(
+            format!(
+                "not the database that keyset {} was last rotated in, though it goes by the same name: database {}",
+                managed.keyset,
+                others.join(", ")
+            ),
+            format!(
+                "look at its url in the configuration; a database that was dumped and restored, or brought to a newer PostgreSQL by pg_upgrade, is another one, too, and a file of SQLite that was replaced by one in which no rotation has run: if it is the one that is meant, --accept {OTHER}"
+            ),
+        ));
+    }
+    if older.is_empty() || accepts(RESTORED) {
         return Ok(());
     }
     Err(ProtocolError::refused(
@@ -61,13 +93,18 @@ pub(super) async fn remember(
         version: VERSION,
         open,
         runs: BTreeMap::new(),
+        databases: BTreeMap::new(),
     };
     for (at, place) in managed.places.iter().enumerate() {
         if let Some(runs) = ledgers.runs(at, stop).await? {
             marks.runs.insert(place.name.clone(), runs);
         }
+        let identity = ledgers.identity(at, stop).await?;
+        if identity.id.is_some() {
+            marks.databases.insert(place.name.clone(), identity);
+        }
     }
-    // Counts and names of databases: nothing that fails to be written.
+    // Counts, names and ids of databases: nothing that fails to be written.
     let text = serde_json::to_vec(&marks).unwrap_or_default();
     write_private(&path(managed), &text, true).map_err(|error| unusable(managed, &error))
 }
@@ -78,9 +115,10 @@ fn read(managed: &Managed) -> Result<Marks, ProtocolError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Marks::default()),
         Err(error) => return Err(unusable(managed, &error)),
     };
-    let marks: Marks = serde_json::from_slice(&text).map_err(|_| unusable(managed, &"it is damaged"))?;
-    match marks.version {
-        VERSION => Ok(marks),
+    let damaged = |_| unusable(managed, &"it is damaged");
+    let Header { version } = serde_json::from_slice(&text).map_err(damaged)?;
+    match version {
+        1..=VERSION => serde_json::from_slice(&text).map_err(damaged),
         _ => Err(unusable(managed, &"a newer reseal wrote it")),
     }
 }
@@ -89,7 +127,7 @@ fn unusable(managed: &Managed, why: &dyn std::fmt::Display) -> ProtocolError {
     let path = path(managed);
     ProtocolError::refused(
         format!("{} cannot be used: {why}", path.display()),
-        "mend that; the file may be deleted, and then a database that was restored from a backup is not noticed this time",
+        "mend that; the file may be deleted, and then a database that was restored from a backup, or that is another one, is not noticed this time",
     )
 }
 
@@ -103,4 +141,6 @@ fn path(managed: &Managed) -> PathBuf {
 
 /// What `--accept` takes.
 pub(super) const RESTORED: &str = "restored";
-const VERSION: u32 = 1;
+const OTHER: &str = "other-database";
+/// 2 brought who the databases are.
+const VERSION: u32 = 2;

@@ -7,14 +7,14 @@ use sqlx::{Connection as _, Row as _};
 use super::control_rows::{damaged, fields_of, key, plan_of, range_of};
 use super::control_sql::{DIALECT, MIGRATION_LOCK, MIGRATIONS, SELECT_PLAN, SELECT_RANGE};
 use super::error::store_error;
-use super::{claim, late};
+use super::{claim, identity, late};
 use crate::store::control::{
     Interval, LEDGER_SINCE, LateValues, Plan, PlanIdentity, PlanStatus, Range, STATE_VERSION, StoredQuarantine,
 };
 use crate::store::ledger::{self, Dialect, Field};
 use crate::store::page::Quarantined;
 use crate::store::value::Key;
-use crate::store::{Control, StoreError};
+use crate::store::{Control, DatabaseIdentity, StoreError};
 
 /// A connection for plans, ranges and quarantine.
 pub struct PostgresControl {
@@ -96,6 +96,10 @@ impl Control for PostgresControl {
         } else {
             Ok(None)
         }
+    }
+
+    async fn identity(&mut self) -> Result<DatabaseIdentity, StoreError> {
+        identity::of(&mut self.connection).await
     }
 
     fn dialect(&self) -> &'static Dialect {
@@ -218,6 +222,7 @@ impl Control for PostgresControl {
             "SELECT relation, row_key, value_column, reason FROM reseal.quarantine WHERE plan_id = $1 ORDER BY relation, seen_at, row_key LIMIT $2",
         )
         .bind(plan)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(&mut self.connection)
         .await
         .map_err(store_error)?;
@@ -235,11 +240,6 @@ impl Control for PostgresControl {
             .collect()
     }
 
-    async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError> {
-        let mut transaction = self.connection.begin().await.map_err(store_error)?;
-        require_current(&mut transaction, plan).await?;
-        sqlx::query("DELETE FROM reseal.quarantine WHERE plan_id = $1")
-            .bind(&plan.identity.id)
     async fn quarantined(&mut self, plan: &str, reason: Option<&str>) -> Result<u64, StoreError> {
         sqlx::query_scalar::<_, i64>(
             "SELECT count(*) FROM reseal.quarantine WHERE plan_id = $1 AND ($2 IS NULL OR reason = $2)",
@@ -252,6 +252,11 @@ impl Control for PostgresControl {
         .map_err(store_error)
     }
 
+    async fn clear_quarantine(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin().await.map_err(store_error)?;
+        require_current(&mut transaction, plan).await?;
+        sqlx::query("DELETE FROM reseal.quarantine WHERE plan_id = $1")
+            .bind(&plan.identity.id)
             .execute(&mut *transaction)
             .await
             .map_err(store_error)?;

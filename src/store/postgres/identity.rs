@@ -12,7 +12,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::error::store_error;
-use crate::store::StoreError;
+use crate::store::{DatabaseIdentity, StoreError};
 
 /// The server that the connections of a store have met, and the latest timeline of it.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +87,20 @@ impl Acquaintance {
         }
     }
 }
+
+/// Which database this is: the same after a promotion and from a physical backup, another one after a dump was restored.
+pub async fn of(connection: &mut PgConnection) -> Result<DatabaseIdentity, StoreError> {
+    let told = sqlx::query_scalar::<_, String>(WHICH).fetch_one(connection).await;
+    let id = match told.map_err(store_error) {
+        Ok(id) => Some(format!("postgresql:{id}")),
+        Err(StoreError::Refused(_) | StoreError::Statement { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(DatabaseIdentity { id, file: None })
+}
+
+const WHICH: &str = "SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
+    FROM pg_control_system()";
 
 /// The timeline is that of the log being written now; the control file would tell it only after the first checkpoint.
 const WHO: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()),

@@ -1,5 +1,8 @@
 //! Reseal's own tables, in the same file as the data: a cursor and the rows it speaks of are one transaction.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
@@ -7,7 +10,7 @@ use super::connect::{DatabaseFile, Handle, blocking};
 use super::control_rows::{damaged, parameter, read_field, read_plan, read_quarantine, read_range};
 use super::control_sql::{
     ADD_RANGE, ADVANCE, CLAIM_PLAN, DIALECT, MIGRATIONS, PLAN_COLUMNS, RAISE_PLANS, RAISE_RANGES, RANGE_COLUMNS,
-    RESTART_RANGES, SET_STATUS, SET_VERSION,
+    RESTART_RANGES, SET_IDENTITY, SET_STATUS, SET_VERSION,
 };
 use super::error::from_sqlite;
 use super::late;
@@ -18,7 +21,7 @@ use crate::store::control::{
 };
 use crate::store::ledger::{self, Dialect, Field};
 use crate::store::value::Key;
-use crate::store::{Control, StoreError};
+use crate::store::{Control, DatabaseIdentity, StoreError};
 
 /// The control tables of one database file.
 pub(super) struct SqliteControl {
@@ -54,7 +57,7 @@ impl SqliteControl {
 impl Control for SqliteControl {
     async fn migrate(&mut self) -> Result<(), StoreError> {
         // Looked at first: where there is nothing to do, nothing is written.
-        if self.version().await? == Some(STATE_VERSION) {
+        if self.version().await? == Some(STATE_VERSION) && self.identity().await?.id.is_some() {
             return Ok(());
         }
         self.write(|connection| {
@@ -64,6 +67,7 @@ impl Control for SqliteControl {
             }
             connection
                 .execute(SET_VERSION, [STATE_VERSION])
+                .and_then(|_| connection.execute(SET_IDENTITY, []))
                 .map(drop)
                 .map_err(from_sqlite)
         })
@@ -72,6 +76,25 @@ impl Control for SqliteControl {
 
     async fn version(&mut self) -> Result<Option<i64>, StoreError> {
         self.handle.run(version).await
+    }
+
+    async fn identity(&mut self) -> Result<DatabaseIdentity, StoreError> {
+        self.handle
+            .run(|connection| {
+                let id = match version(connection)? {
+                    None => None,
+                    Some(_) => connection
+                        .query_row("SELECT value FROM reseal_meta WHERE name = 'database'", [], |row| row.get(0))
+                        .optional()
+                        .map_err(from_sqlite)?,
+                };
+                let file = connection.path().and_then(|path| fs::metadata(path).ok());
+                Ok(DatabaseIdentity {
+                    id,
+                    file: file.map(|metadata| metadata.ino()),
+                })
+            })
+            .await
     }
 
     fn dialect(&self) -> &'static Dialect {

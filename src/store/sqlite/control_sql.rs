@@ -144,6 +144,10 @@ CREATE TABLE IF NOT EXISTS reseal_run (
 pub(super) const SET_VERSION: &str =
     "INSERT INTO reseal_meta VALUES ('version', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+/// What tells this database from another behind the same name. Once there, it stays.
+pub(super) const SET_IDENTITY: &str =
+    "INSERT INTO reseal_meta VALUES ('database', lower(hex(randomblob(16)))) ON CONFLICT (name) DO NOTHING";
+
 /// Times are texts, whose order is that of the times.
 pub(super) static DIALECT: Dialect = Dialect {
     instances: "reseal_instance",
