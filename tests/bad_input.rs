@@ -8,9 +8,10 @@ mod support;
 mod bad_input {
     pub mod commands;
     pub mod desk;
+    pub mod drill;
     pub mod dry_run;
-    pub mod refused_rows;
     pub mod read_only;
+    pub mod refused_rows;
     pub mod schema;
     pub mod secrets;
     pub mod values;

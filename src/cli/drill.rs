@@ -339,6 +339,8 @@ impl From<DrillError> for CliError {
             DrillError::Cancelled => Self::from_error(Exit::Incomplete, &error).durable("nothing was left behind"),
             DrillError::Stage(_) | DrillError::Private(_) => Self::from_error(Exit::Unusable, &error)
                 .next("see that the folder for temporary files (TMPDIR) can be written and has room"),
+            DrillError::NoRoom { .. } => Self::from_error(Exit::Unusable, &error)
+                .next("make room there, or name another folder in the environment: TMPDIR=FOLDER"),
             DrillError::Planned(_) => Self::from_error(Exit::Refused, &error)
                 .touched_nothing()
                 .next("see reseal plan with the same configuration"),

@@ -3,8 +3,10 @@
 //! Those of an earlier run are removed before anything else; then they are written twice: before the rehearsal begins as one that has not
 //! come to its end, and after it. Whatever happens in between, nobody finds the good report of an earlier run.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -64,6 +66,34 @@ impl ReportArgs {
     }
 }
 
+/// Removes what an earlier run has written where a command line names its reports that could not be understood as a whole. What is no
+/// report is left alone: the name may be another option's value.
+pub fn forget_named(arguments: &[OsString]) {
+    let (mut report, mut junit) = (None, None);
+    for (at, argument) in arguments.iter().enumerate() {
+        for (option, place) in [("--report", &mut report), ("--junit", &mut junit)] {
+            let Some(rest) = argument.as_bytes().strip_prefix(option.as_bytes()) else {
+                continue;
+            };
+            let value = match rest {
+                [] => arguments.get(at + 1).map(OsString::as_os_str),
+                [b'=', value @ ..] => Some(OsStr::from_bytes(value)),
+                _ => None,
+            };
+            *place = value.filter(|value| !value.as_bytes().starts_with(b"-")).map(PathBuf::from);
+        }
+    }
+    let junit = junit.filter(|file| is_junit(file));
+    // What cannot be removed cannot be told either: the usage error goes first.
+    let _ = ReportArgs { report, junit }.forget();
+}
+
+fn is_junit(file: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(JUNIT_BYTES).read_to_end(&mut beginning));
+    read.is_ok() && beginning.windows(JUNIT.len()).any(|part| part == JUNIT)
+}
+
 fn write<E: std::error::Error>(file: &Path, text: Result<String, E>) -> Result<(), CliError> {
     let text = text.map_err(|error| CliError::from_error(Exit::Bug, &error).at(format!("file {}", file.display())))?;
     write_public(file, text.as_bytes(), true).map_err(|fault| unwritten(file, &fault))
@@ -74,3 +104,7 @@ fn unwritten(place: &Path, error: &dyn std::error::Error) -> CliError {
         .at(format!("report {}", place.display()))
         .next("name a place for --report and --junit that can be written and has room")
 }
+
+/// What a JUnit file of ours says right after its declaration.
+const JUNIT: &[u8] = b"<testsuites";
+const JUNIT_BYTES: u64 = 256;

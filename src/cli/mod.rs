@@ -186,6 +186,9 @@ fn answer(mut error: clap::Error, arguments: &[OsString], context: &mut Context<
             if printed.is_ok() { Exit::Done } else { Exit::Unusable }
         }
         _ => {
+            if schema_of(arguments) == "reseal.drill/1" {
+                drill_report::forget_named(arguments);
+            }
             hide_values(&mut error);
             let rendered = error.render().to_string();
             context.output.say_rendered(&rendered);

@@ -24,6 +24,15 @@ pub enum DrillError {
     /// Its folder, files or processes could not be made.
     #[error("the drill could not be set up")]
     Stage(#[source] io::Error),
+    /// The folder for temporary files is full, or cannot be written.
+    #[error("the folder for temporary files, {folder}, takes no files of the drill")]
+    NoRoom {
+        /// The folder.
+        folder: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
     /// A command of the operator could not be run.
     #[error("a command of the operator could not be run")]
     Rotation(#[source] io::Error),

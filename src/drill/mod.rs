@@ -33,6 +33,7 @@ mod process;
 mod proxy;
 mod rehearsal;
 mod report;
+mod room;
 mod sabotage;
 mod stage;
 mod staging;

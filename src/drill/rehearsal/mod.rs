@@ -19,6 +19,7 @@ use crate::drill::operator::Operator;
 use crate::drill::probe::{ProbeReport, Probes};
 use crate::drill::proxy::Proxy;
 use crate::drill::report::{LatencyReport, Phase, RatioReport, Report, seconds};
+use crate::drill::room::or_no_room;
 use crate::drill::sabotage::Sabotage;
 use crate::drill::stage::Stage;
 use crate::drill::table::Place;
@@ -44,8 +45,8 @@ pub fn run(settings: &Settings, cancel: &Cancel, say: &mut dyn FnMut(&str)) -> R
         rows_per_second: 0.0,
         new: None,
     };
-    let mut stage = Stage::build(&settings.program, settings.postgres.as_deref())?;
-    let mut report = script.rehearse(&stage)?;
+    let mut stage = Stage::build(&settings.program, settings.postgres.as_deref()).map_err(or_no_room)?;
+    let mut report = script.rehearse(&stage).map_err(or_no_room)?;
     if report.verdict == Verdict::Bad || settings.keep {
         report.evidence_schema = stage.keep();
         report.evidence = Some(stage.folder().to_owned());

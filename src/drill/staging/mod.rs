@@ -26,6 +26,7 @@ use super::clock::now;
 use super::nemesis::Fault;
 use super::probe::{ProbeReport, Probes};
 use super::report::{LatencyReport, Phase, RatioReport, seconds};
+use super::room::or_no_room;
 use super::stage::random_name;
 use super::tally::Tally;
 use super::verdict::{Finding, Thresholds, Verdict, judge_probes, judge_reads, total};
@@ -138,7 +139,16 @@ pub struct StagingReport {
 
 /// Rehearses; `say` is told, for people, what is going on. What the rotation did stays: it is one.
 pub fn rehearse(staging: &Staging, cancel: &Cancel, say: &mut dyn FnMut(&str)) -> Result<StagingReport, DrillError> {
-    let folder = Folder::make()?;
+    let folder = Folder::make().map_err(or_no_room)?;
+    rehearse_in(&folder, staging, cancel, say).map_err(or_no_room)
+}
+
+fn rehearse_in(
+    folder: &Folder,
+    staging: &Staging,
+    cancel: &Cancel,
+    say: &mut dyn FnMut(&str),
+) -> Result<StagingReport, DrillError> {
     let managed = &staging.managed;
     let keyset = managed.keyset.as_str().to_owned();
     let datasets: Vec<String> = managed.datasets.iter().map(|dataset| dataset.name.clone()).collect();
