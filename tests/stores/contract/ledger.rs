@@ -275,8 +275,15 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
         .await
         .unwrap()
         .unwrap();
-    let version = texts(fixture, &format!("SELECT value FROM {}", fixture.control_table("meta"))).await;
+    let meta = fixture.control_table("meta");
+    let version = texts(fixture, &format!("SELECT value FROM {meta} WHERE name = 'version'")).await;
     assert_eq!(version, [STATE_VERSION.to_string()]);
+
+    // Who the database is stays the same from here on.
+    let who = control.identity().await.unwrap();
+    assert!(who.id.is_some());
+    control.migrate().await.unwrap();
+    assert_eq!(other.identity().await.unwrap(), who);
 }
 
 pub async fn one_operator_a_keyset(fixture: &dyn Fixture) {
