@@ -12,6 +12,7 @@ mod bad_input {
     pub mod dry_run;
     pub mod read_only;
     pub mod refused_rows;
+    pub mod scan;
     pub mod schema;
     pub mod secrets;
     pub mod values;

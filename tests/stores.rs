@@ -12,6 +12,7 @@ mod stores {
     pub mod fixture;
     pub mod moments;
     pub mod postgres;
+    pub mod postgres_samples;
     pub mod sqlite;
     pub mod toy;
 }
@@ -49,6 +50,10 @@ macro_rules! whole_contract {
                     hostile_identifiers_are_only_names,
                     missing_tables_and_columns_are_refused,
                     an_empty_table_ends_at_once,
+                },
+                samples::{
+                    every_column_is_sampled_one_after_the_other,
+                    a_sparse_column_of_a_long_table_is_read_to_its_end,
                 },
                 writing::{
                     every_kind_of_key_rotates,

@@ -10,12 +10,13 @@ use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::format::Verdict;
 use crate::key::KeyId;
-use crate::rotation::detect::{self, Found};
+use crate::rotation::detect;
 
 /// Find encrypted columns and their formats in a database; changes nothing
 ///
 /// A sample of every text and bytes column is looked at. Fernet tokens and the envelopes of other systems give themselves away; Tink
-/// values are recognised by the ids of their keys (--key-id, or the keyring's with --keyring-ids).
+/// values are recognised by the ids of their keys (--key-id, or the keyring's with --keyring-ids). A column that cannot be read is
+/// named, and the exit code is 5. Columns that this user may not read are not looked at.
 #[derive(Args)]
 pub struct ScanArgs {
     #[command(flatten)]
@@ -41,6 +42,7 @@ pub struct ScanArgs {
 struct ScanDocument {
     columns_sampled: usize,
     found: Vec<FoundEntry>,
+    not_looked_at: Vec<UnseenEntry>,
     exit: u8,
 }
 
@@ -54,6 +56,14 @@ struct FoundEntry {
     sampled: usize,
 }
 
+/// A column that could not be read.
+#[derive(Serialize)]
+struct UnseenEntry {
+    table: String,
+    column: String,
+    why: String,
+}
+
 pub(super) fn run(args: ScanArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let mut ids = args.key_id.clone();
     if args.keyring_ids {
@@ -64,8 +74,26 @@ pub(super) fn run(args: ScanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
     let found = tuning::run(context.output.is_json(), async |_progress, _stop| {
         detect::scan(&*store, &ids).await.map_err(|error| rotation_error(&error))
     })?;
-    let columns_sampled = found.len();
-    let entries: Vec<FoundEntry> = found.into_iter().filter_map(|found| entry(found, args.all)).collect();
+    let (mut entries, mut unseen) = (Vec::new(), Vec::new());
+    let columns = found.len();
+    for found in found {
+        match found.verdict {
+            Ok(verdict) => entries.extend(formats(verdict, args.all).map(|(certain, formats)| FoundEntry {
+                table: found.table,
+                column: found.column,
+                certain,
+                formats,
+                sampled: found.sampled,
+            })),
+            Err(why) => unseen.push(UnseenEntry {
+                table: found.table,
+                column: found.column,
+                why,
+            }),
+        }
+    }
+    let columns_sampled = columns - unseen.len();
+    let exit = if unseen.is_empty() { Exit::Done } else { Exit::Incomplete };
     for entry in &entries {
         context.output.say(&format!(
             "{:<40} {} {} ({} values looked at)",
@@ -79,27 +107,28 @@ pub(super) fn run(args: ScanArgs, context: &mut Context<'_>) -> Result<Exit, Cli
         "{columns_sampled} columns looked at, {} with sealed values",
         entries.iter().filter(|entry| entry.certain).count()
     ));
+    for column in &unseen {
+        context.output.say(&format!(
+            "{}.{} could not be looked at: {}",
+            column.table, column.column, column.why
+        ));
+    }
     let document = ScanDocument {
         columns_sampled,
         found: entries,
-        exit: Exit::Done.code(),
+        not_looked_at: unseen,
+        exit: exit.code(),
     };
     context.output.document("reseal.scan/1", &document)?;
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-fn entry(found: Found, all: bool) -> Option<FoundEntry> {
-    let (certain, formats) = match found.verdict {
-        Verdict::Certain(name) | Verdict::Foreign(name) => (true, vec![name]),
-        Verdict::Mixed(names) => (true, names),
-        Verdict::Ask(names) if all => (false, names),
-        Verdict::Ask(_) | Verdict::Plain | Verdict::Nothing => return None,
-    };
-    Some(FoundEntry {
-        table: found.table,
-        column: found.column,
-        certain,
-        formats,
-        sampled: found.sampled,
-    })
+/// The formats that a column holds or may hold, and whether its values leave no doubt.
+fn formats(verdict: Verdict, all: bool) -> Option<(bool, Vec<&'static str>)> {
+    match verdict {
+        Verdict::Certain(name) | Verdict::Foreign(name) => Some((true, vec![name])),
+        Verdict::Mixed(names) => Some((true, names)),
+        Verdict::Ask(names) if all => Some((false, names)),
+        Verdict::Ask(_) | Verdict::Plain | Verdict::Nothing => None,
+    }
 }

@@ -1,12 +1,14 @@
 //! What the values of a column look like, before any key is at hand. Reads a sample, writes nothing.
 
+use std::ops::ControlFlow;
+
 use super::error::RotationError;
 use super::retry::{Before, before_the_first_write};
 use crate::format::{self, Verdict};
 use crate::key::KeyId;
 use crate::store::page::Page;
 use crate::store::survey::Target;
-use crate::store::{PageLimits, Store, StoreError};
+use crate::store::{ColumnSample, PageLimits, SampleLimits, Store, StoreError};
 
 /// For each column the format of a sample of its values. `ids` are the key ids that may stand in them.
 pub async fn formats(
@@ -53,15 +55,15 @@ async fn sample(store: &dyn Store, target: &Target) -> Result<Vec<Page>, StoreEr
     Ok(pages)
 }
 
-/// A column that was found to hold sealed values, or what looks like them.
+/// A column that was looked at.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The table.
     pub table: String,
     /// The column.
     pub column: String,
-    /// What its sampled values look like.
-    pub verdict: Verdict,
+    /// What its sampled values look like; or why they could not be read.
+    pub verdict: Result<Verdict, String>,
     /// How many values were looked at.
     pub sampled: usize,
 }
@@ -69,24 +71,32 @@ pub struct Found {
 /// Looks at every column of a database. With `ids`, Tink values under those keys are recognised; without, only formats that give
 /// themselves away.
 pub async fn scan(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, RotationError> {
-    let samples = store
-        .column_samples(SCAN_ROWS, SCAN_VALUE_BYTES)
-        .await
-        .map_err(RotationError::store("scan"))?;
-    Ok(samples
-        .into_iter()
-        .map(|sample| Found {
-            verdict: format::detect(sample.values.iter().map(Vec::as_slice), ids).verdict(),
-            sampled: sample.values.len(),
+    let mut found = Vec::new();
+    let mut look = |sample: ColumnSample| {
+        let sampled = sample.values.as_ref().map_or(0, Vec::len);
+        let verdict = sample
+            .values
+            .map(|values| format::detect(values.iter().map(Vec::as_slice), ids).verdict());
+        found.push(Found {
             table: sample.table,
             column: sample.column,
-        })
-        .collect())
+            verdict,
+            sampled,
+        });
+        ControlFlow::Continue(())
+    };
+    store
+        .column_samples(SCAN, &mut look)
+        .await
+        .map_err(RotationError::store("scan"))?;
+    Ok(found)
 }
 
 /// Enough to meet the odd sealed value in a column of plaintext, few enough for a database of thousands of columns.
-const SCAN_ROWS: usize = 200;
-const SCAN_VALUE_BYTES: usize = 64 << 10;
+const SCAN: SampleLimits = SampleLimits {
+    rows: 200,
+    value_bytes_max: 64 << 10,
+};
 const ROWS: usize = 1_000;
 const PLACES: usize = 10;
 const BYTES: usize = 4 << 20;

@@ -28,6 +28,7 @@ pub mod value;
 pub mod waves;
 mod writer;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,9 +120,10 @@ pub trait Store: Send + Sync {
         ))
     }
 
-    /// Samples every column of the database that could hold sealed values: at most `rows` values of at most `value_bytes_max` bytes
-    /// each. Reads only.
-    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError>;
+    /// Samples every column of the database that could hold sealed values and that this user may read, and hands one after the other to
+    /// `take`, until it breaks off. Reads only. A column that cannot be read is handed over with the reason; a lost connection is an
+    /// error.
+    async fn column_samples(&self, limits: SampleLimits, take: TakesSamples<'_>) -> Result<(), StoreError>;
 
     /// Makes everything that was committed durable, where a store lets commits reach the disk later. Called before a rotation says that
     /// it is finished.
@@ -155,13 +157,25 @@ pub struct OpenWriter {
 /// Some values of a column.
 #[derive(Debug, Clone)]
 pub struct ColumnSample {
-    /// The table, qualified where the database has schemas.
+    /// The table, as [`Survey::table`] names it.
     pub table: String,
     /// The column.
     pub column: String,
-    /// Values that are not NULL, as stored.
-    pub values: Vec<Vec<u8>>,
+    /// Values that are not NULL, as stored, from all over the table; or why they cannot be read.
+    pub values: Result<Vec<Vec<u8>>, String>,
 }
+
+/// How much of a column is sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleLimits {
+    /// At most so many values.
+    pub rows: usize,
+    /// Larger values are passed over.
+    pub value_bytes_max: usize,
+}
+
+/// What columns are handed to, one after the other.
+pub type TakesSamples<'t> = &'t mut (dyn FnMut(ColumnSample) -> ControlFlow<()> + Send);
 
 /// The lock of one operator. Dropping it frees it.
 #[async_trait]

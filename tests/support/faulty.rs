@@ -10,8 +10,8 @@ use reseal::store::survey::{Relation, Survey, Target};
 use reseal::store::value::Key;
 use reseal::store::waves::Waves;
 use reseal::store::{
-    ColumnSample, Control, InPlaceBatch, InPlaceWriter, Moment, OpenWriter, OperatorLock, PageEnd, PageLimits, Rewriter,
-    Session, SetBatch, SetWriter, Sieve, Store, StoreError, Witness, WorkerLimits, Writer, Written,
+    Control, InPlaceBatch, InPlaceWriter, Moment, OpenWriter, OperatorLock, PageEnd, PageLimits, Rewriter, SampleLimits,
+    Session, SetBatch, SetWriter, Sieve, Store, StoreError, TakesSamples, Witness, WorkerLimits, Writer, Written,
 };
 
 /// When a commit fails.
@@ -154,8 +154,8 @@ impl Store for Faulty {
         self.inner.control().await
     }
 
-    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
-        self.inner.column_samples(rows, value_bytes_max).await
+    async fn column_samples(&self, limits: SampleLimits, take: TakesSamples<'_>) -> Result<(), StoreError> {
+        self.inner.column_samples(limits, take).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

@@ -45,7 +45,7 @@ use super::replicas::ReplicaWatch;
 use super::spare::Spare;
 use super::survey::{Observation, Relation, Survey, Target};
 use super::vacuum::Vacuum;
-use super::{ColumnSample, Control, Moment, OpenWriter, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{Control, Moment, OpenWriter, OperatorLock, SampleLimits, Session, Store, StoreError, TakesSamples, WorkerLimits};
 
 /// A PostgreSQL database.
 pub struct PostgresStore {
@@ -178,9 +178,9 @@ impl Store for PostgresStore {
         Ok(Box::new(vacuum))
     }
 
-    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
-        let mut connection = self.server.connect(&self.role).await?;
-        scan::samples(&mut connection, rows, value_bytes_max).await
+    async fn column_samples(&self, limits: SampleLimits, take: TakesSamples<'_>) -> Result<(), StoreError> {
+        let connection = self.server.connect(&self.role).await?;
+        scan::samples(connection, self.server.answer_max(), limits, take).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

@@ -44,7 +44,7 @@ use self::transaction::WriteTransaction;
 use self::watch::Watch;
 use super::control::Interval;
 use super::survey::{Relation, Survey, Target};
-use super::{ColumnSample, Control, Moment, OpenWriter, OperatorLock, Session, Store, StoreError, WorkerLimits};
+use super::{Control, Moment, OpenWriter, OperatorLock, SampleLimits, Session, Store, StoreError, TakesSamples, WorkerLimits};
 
 /// A database file.
 pub struct SqliteStore {
@@ -167,9 +167,8 @@ impl Store for SqliteStore {
         Ok(Box::new(control::SqliteControl::open(self.file.clone()).await?))
     }
 
-    async fn column_samples(&self, rows: usize, value_bytes_max: usize) -> Result<Vec<ColumnSample>, StoreError> {
-        let file = self.file.clone();
-        blocking(move || scan::samples(&file, rows, value_bytes_max)).await
+    async fn column_samples(&self, limits: SampleLimits, take: TakesSamples<'_>) -> Result<(), StoreError> {
+        scan::samples(self.file.clone(), limits, take).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {

@@ -4,4 +4,5 @@ pub mod fencing;
 pub mod ledger;
 pub mod operators;
 pub mod reading;
+pub mod samples;
 pub mod writing;

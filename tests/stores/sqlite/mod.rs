@@ -2,6 +2,7 @@
 
 mod file;
 mod moments;
+mod samples;
 mod survey;
 mod writing;
 
