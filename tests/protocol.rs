@@ -5,6 +5,7 @@ mod support;
 
 mod protocol {
     pub mod emergencies;
+    pub mod forgotten;
     pub mod gates;
     pub mod guarded;
     pub mod house;
@@ -46,6 +47,11 @@ fn heavy_any_statement_of_a_rotation_may_be_cut_off() {
 #[test]
 fn a_connection_lost_when_replicas_are_asked_is_made_again() {
     protocol::interruptions::a_connection_lost_when_replicas_are_asked_is_made_again();
+}
+
+#[test]
+fn a_column_that_cannot_be_looked_at_keeps_the_key() {
+    protocol::forgotten::a_column_that_cannot_be_looked_at_keeps_the_key();
 }
 
 /// On PostgreSQL, which can hold a claim.
@@ -125,6 +131,12 @@ scenarios!(
         while_sessions_are_left_no_value_is_moved,
         a_schedule_ends_only_what_it_is_told_to,
         a_rotation_that_becomes_an_emergency_ends_sessions_again,
+    },
+    forgotten::{
+        a_forgotten_column_keeps_its_key_with_readers,
+        a_forgotten_column_keeps_a_key_from_being_given_up,
+        forgotten_values_that_name_no_key_are_opened,
+        rows_beyond_a_condition_keep_the_key,
     },
     retirement::{
         a_key_that_anything_needs_is_not_retired,

@@ -30,7 +30,8 @@ pub struct PlanArgs {
     #[command(flatten)]
     tuning: Tuning,
 
-    /// Accept a finding of the preflight by its name, such as trigger:audit; repeat for more
+    /// Accept a finding by its name, such as trigger:audit, or, in managed use, undeclared:TABLE.COLUMN: that column may become unreadable
+    /// without the old key (undeclared alone looks at no column beside the datasets); repeat for more
     #[arg(long, value_name = "FINDING")]
     accept: Vec<String>,
 }

@@ -35,6 +35,7 @@ pub mod progress;
 pub mod protocol;
 mod range;
 pub mod recipe;
+mod recognise;
 mod retry;
 mod rewriter;
 mod run;

@@ -76,7 +76,8 @@ fn a_column_that_cannot_be_looked_at_is_named_and_the_others_are_found() {
     let run = std::thread::scope(|scope| {
         let locked = "BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT";
         scope.spawn(|| desk.execute(locked));
-        let locks = "SELECT count(*)::text FROM pg_locks WHERE relation = 'a'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+        let locks =
+            "SELECT count(*)::text FROM pg_locks WHERE relation = 'a'::regclass AND mode = 'AccessExclusiveLock' AND granted";
         wait_until(&desk, locks, "1");
         desk.run(&["scan", "--database", "env:DATABASE_URL"], &[])
     });

@@ -220,6 +220,14 @@ impl House {
         edit.commit(Previous::Kept).unwrap();
     }
 
+    /// Puts one more keyset into the keyring.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn add(&self, keyset: Keyset) {
+        let mut edit = KeyringEdit::begin(&self.path("reseal.keyring"), self.unlock(), 0, Duration::from_secs(5)).unwrap();
+        edit.insert(keyset).unwrap();
+        edit.commit(Previous::Kept).unwrap();
+    }
+
     fn keyring_in_use(&self, poll_every: Duration) -> Keyring {
         let options = Options {
             poll_every,

@@ -15,7 +15,7 @@ use crate::support::rotation::Finished;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The reasons of a refusal, by name, with their counts.
-fn needs(document: &Value) -> Vec<(&str, u64)> {
+pub fn needs(document: &Value) -> Vec<(&str, u64)> {
     let needs = document["needs"].as_array().unwrap_or_else(|| panic!("no needs: {document}"));
     needs
         .iter()

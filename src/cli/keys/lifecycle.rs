@@ -38,7 +38,8 @@ pub struct PromoteArgs {
 /// Take a key from readers, once nothing needs it
 ///
 /// With a configuration that has datasets of the keyset every value of them is opened first, every live instance must have acknowledged,
-/// and every replica must have replayed what was moved: while anything needs the key, it is refused, with each reason and its count.
+/// every replica must have replayed what was moved, and no sampled value of another column of those databases may be under the key: while
+/// anything needs the key, it is refused, with each reason and its count.
 /// Without one nobody checks. The key stays in the keyring and can be staged again.
 #[derive(Args)]
 pub struct RetireArgs {
@@ -49,6 +50,11 @@ pub struct RetireArgs {
     /// Also while a replica has not replayed the last values that were moved from it; needs a configuration
     #[arg(long)]
     no_replica_check: bool,
+
+    /// Also while columns that no dataset declares hold values under the key, or cannot be looked at: undeclared:TABLE.COLUMN as it was
+    /// named, repeat for more; undeclared alone looks at no such column; needs a configuration
+    #[arg(long, value_name = "FINDING")]
+    accept: Vec<String>,
 
     #[command(flatten)]
     which: WhichKey,
@@ -67,8 +73,8 @@ pub struct CompromiseArgs {
 /// the keyring elsewhere are yours to destroy.
 ///
 /// With a configuration that has datasets of the keyset every value of them is opened first, every live instance must have let go of the
-/// key, and every replica must have replayed what was moved: while anything needs it, it is refused, with each reason and its count; and
-/// so it is before the configuration's backup_horizon has passed, by the clocks of this machine and of every database. Without one nobody
+/// key, every replica must have replayed what was moved, and no sampled value of another column of those databases may be under it: while
+/// anything needs it, it is refused, with each reason and its count; and so it is before the configuration's backup_horizon has passed, by the clocks of this machine and of every database. Without one nobody
 /// checks but --backup-horizon, by this machine's clock.
 #[derive(Args)]
 pub struct DestroyArgs {
@@ -88,6 +94,11 @@ pub struct DestroyArgs {
     /// Also while a replica has not replayed the last values that were moved from it; needs a configuration
     #[arg(long)]
     no_replica_check: bool,
+
+    /// Also while columns that no dataset declares hold values under the key, or cannot be looked at: undeclared:TABLE.COLUMN as it was
+    /// named, repeat for more; undeclared alone looks at no such column; needs a configuration
+    #[arg(long, value_name = "FINDING")]
+    accept: Vec<String>,
 
     #[command(flatten)]
     which: WhichKey,
@@ -115,8 +126,9 @@ struct Consulted {
 }
 
 impl WhichKey {
-    /// The configuration that was named, or the one that stands where one works, if it speaks of this keyring.
-    fn consults(&self, named: Option<PathBuf>, needs_one: bool) -> Result<Consulted, CliError> {
+    /// The configuration that was named, or the one that stands where one works, if it speaks of this keyring. `needs_one` is the option
+    /// that says nothing without.
+    fn consults(&self, named: Option<PathBuf>, needs_one: Option<&str>) -> Result<Consulted, CliError> {
         let consulted = match named {
             Some(path) => Consulted {
                 config: Some(path),
@@ -124,9 +136,9 @@ impl WhichKey {
             },
             None => self.consults_unasked()?,
         };
-        if needs_one && consulted.config.is_none() {
+        if let (Some(option), None) = (needs_one, &consulted.config) {
             return Err(
-                CliError::usage("--no-replica-check needs a configuration with datasets of the keyset")
+                CliError::usage(format!("{option} needs a configuration with datasets of the keyset"))
                     .next("add --config FILE"),
             );
         }
@@ -170,7 +182,9 @@ pub(super) fn promote(args: PromoteArgs, context: &mut Context<'_>) -> Result<Ex
 
 pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let candidate = |key: &Key| matches!(key.state(), KeyState::Retiring | KeyState::Compromised) && key.retired_at().is_none();
-    let Consulted { config, .. } = args.which.consults(args.config, args.no_replica_check)?;
+    let Consulted { config, .. } = args
+        .which
+        .consults(args.config, needs_configuration(args.no_replica_check, &args.accept))?;
     let Some(config) = config else {
         let exit = change(&args.which, "retire", candidate, Previous::Kept, context, Keyset::retire)?;
         context.output.say(
@@ -182,6 +196,7 @@ pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit
     let managed = ManagedArgs::of(which.keyset.clone(), config);
     let options = Options {
         replica_check: !args.no_replica_check,
+        accepted: args.accept,
         ..Default::default()
     };
     let choose = |keyring: &Keyring| match which.key {
@@ -191,6 +206,14 @@ pub(super) fn retire(args: RetireArgs, context: &mut Context<'_>) -> Result<Exit
     let step = async |managed: &Managed, key, progress: &_, stop: &_| protocol::retire(managed, key, progress, stop).await;
     let given_up = managed::retire::run("retire", &managed, &which.keyring, options, choose, step, context)?;
     tell("retire", &which.keyset, given_up, context)
+}
+
+/// An option that speaks of what only a look at databases finds.
+fn needs_configuration(no_replica_check: bool, accept: &[String]) -> Option<&'static str> {
+    match no_replica_check {
+        true => Some("--no-replica-check"),
+        false => (!accept.is_empty()).then_some("--accept"),
+    }
 }
 
 fn tell(
@@ -226,13 +249,16 @@ pub(super) fn destroy(args: DestroyArgs, context: &mut Context<'_>) -> Result<Ex
         return Err(CliError::new(Exit::Refused, "destroying a key cannot be undone")
             .next("check that no backup needs it, then add --yes"));
     }
-    let consulted = args.which.consults(args.config, args.no_replica_check)?;
+    let consulted = args
+        .which
+        .consults(args.config, needs_configuration(args.no_replica_check, &args.accept))?;
     let horizon = args.backup_horizon.max(consulted.backup_horizon);
     if let Some(config) = consulted.config {
         let which = args.which;
         let managed = ManagedArgs::of(which.keyset.clone(), config);
         let options = Options {
             replica_check: !args.no_replica_check,
+            accepted: args.accept,
             ..Default::default()
         };
         let choose = |keyring: &Keyring| match which.key {

@@ -6,13 +6,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::error::protocol_error;
+use super::report::NeedEntry;
 use super::sessions::SessionsPlanEntry;
 use super::{ManagedArgs, ask_only};
 use crate::cli::arg::KeyringArgs;
 use crate::cli::documents::{self, Outcome};
 use crate::cli::{CliError, Context, Exit, plan as one_plan, summary, tuning, verify as one_verify};
 use crate::rotation::progress::Progress;
-use crate::rotation::protocol::{ProtocolError, plan, plan_sessions, verify};
+use crate::rotation::protocol::{ProtocolError, plan, plan_sessions, undeclared, verify};
 use crate::rotation::{Options, preflight};
 
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ struct PlansDocument<'a> {
     keyset: &'a str,
     datasets: Vec<NamedPlan<'a>>,
     sessions: Vec<SessionsPlanEntry>,
+    /// What would keep the old key with readers in the end, as far as samples tell.
+    undeclared: Vec<NeedEntry>,
     allowed: bool,
     exit: u8,
 }
@@ -39,9 +42,10 @@ pub fn plan_keyset(
     context: &mut Context<'_>,
 ) -> Result<Exit, CliError> {
     let managed = args.managed(keyring, ask_only(), options, true, context)?;
-    let (reports, sessions) = tuning::run(context.output.is_json(), async |_progress, _stop| {
+    let (reports, sessions, undeclared) = tuning::run(context.output.is_json(), async |_progress, _stop| {
         let reports = plan(&managed).await.map_err(failed)?;
-        Ok((reports, plan_sessions(&managed).await))
+        let undeclared = undeclared(&managed, &reports).await;
+        Ok((reports, plan_sessions(&managed).await, undeclared))
     })?;
     let sessions: Vec<SessionsPlanEntry> = sessions.iter().map(SessionsPlanEntry::of).collect();
     let allowed = reports.iter().all(|(_, report)| preflight::allows(&report.findings));
@@ -53,6 +57,9 @@ pub fn plan_keyset(
     for planned in &sessions {
         context.output.say(&planned.sentence());
     }
+    for note in undeclared.notes() {
+        context.output.say(&note);
+    }
     let document = PlansDocument {
         keyset: managed.keyset.as_str(),
         datasets: reports
@@ -63,6 +70,7 @@ pub fn plan_keyset(
             })
             .collect(),
         sessions,
+        undeclared: undeclared.needs().iter().map(NeedEntry::of).collect(),
         allowed,
         exit: exit.code(),
     };

@@ -18,10 +18,11 @@ use super::phase::Phase;
 use super::replicas::Watches;
 use super::seen;
 use super::sessions::Ending;
-use super::{Managed, ProtocolError, Watch, Wish};
+use super::{Managed, ProtocolError, Watch, Wish, undeclared};
 use crate::key::{Entry, KeyId, KeyState, Keyring, Keyset, Previous};
 use crate::store::ledger::request::Subject;
 use crate::store::ledger::rotation::{Change, NewRotation, RotationRecord};
+use crate::store::survey::Survey;
 
 /// Rotates a keyset. Errors leave everything readable and everything done in place; the same call goes on.
 pub async fn rotate(
@@ -74,7 +75,7 @@ async fn run(
     let keyset = managed.keyset_of(&keyring)?;
     let aim = decide::decide(wish, keyset, open.as_ref().map(|(_, record)| record), finished.as_ref())?;
     let mut replicas = Watches::of(managed)?;
-    refuse_early((managed, wish), &aim, keyset, &mut replicas, &mut ledgers, stop).await?;
+    let surveys = refuse_early((managed, wish), &aim, keyset, &mut replicas, &mut ledgers, stop).await?;
     seen::compare(managed, &mut ledgers, stop).await?;
     let goes_on = open.as_ref().filter(|_| matches!(aim.start, Start::Resume));
     let endings = match goes_on {
@@ -89,6 +90,10 @@ async fn run(
         mode,
     };
     ending.check(&endings, watch).await?;
+    if wish.retire {
+        let surveys = surveys.iter().map(|(name, survey)| (*name, &**survey));
+        undeclared::warn(managed, keyset, surveys, stop, watch).await;
+    }
 
     ledgers.migrate(stop).await?;
     let (keyring, target) = make_target_durable(managed, &aim, keyring, open.as_ref().map(|(_, record)| record))?;
@@ -120,15 +125,15 @@ async fn run(
     Ok(report)
 }
 
-/// Everything that can be known to fail later is refused before anything is touched.
-async fn refuse_early(
-    (managed, wish): (&Managed, &Wish),
+/// Everything that can be known to fail later is refused before anything is touched. Gives what the catalogues say of the datasets.
+async fn refuse_early<'m>(
+    (managed, wish): (&'m Managed, &Wish),
     aim: &Aim,
     keyset: &Keyset,
     replicas: &mut Watches<'_>,
     ledgers: &mut Ledgers<'_>,
     stop: &Stop,
-) -> Result<(), ProtocolError> {
+) -> Result<Vec<(&'m str, Arc<Survey>)>, ProtocolError> {
     if wish.retire && managed.backup_horizon.is_none() {
         return Err(ProtocolError::refused(
             "nobody has decided how long backups need the old key: backup_horizon is missing in [policy]",
@@ -160,6 +165,7 @@ async fn refuse_early(
     let seals = aim
         .target
         .filter(|target| keyset.get(*target).is_some_and(|key| key.state().opens()));
+    let mut surveys = Vec::new();
     for dataset in &managed.datasets {
         if managed.options.max_replica_lag.is_some() {
             let visible = lag::visible(&*managed.places[dataset.place].store).await;
@@ -191,8 +197,9 @@ async fn refuse_early(
                 ),
             ));
         }
+        surveys.push((dataset.name.as_str(), report.survey));
     }
-    Ok(())
+    Ok(surveys)
 }
 
 /// The target is in the keyring file, and that is on disk, before anything else knows of it. In the same change an open rotation that

@@ -1,4 +1,4 @@
-//! Wiping a key for good, once nothing needs it: no value, no instance, no replica, no backup.
+//! Wiping a key for good, once nothing needs it: no value, declared or forgotten, no instance, no replica, no backup.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::gate::{self, GateKind};
 use super::ledgers::Ledgers;
 use super::replicas::{Replicas, Watches};
 use super::retire::{Need, needs};
-use super::{Managed, ProtocolError, dataset};
+use super::{Managed, ProtocolError, dataset, undeclared};
 use crate::key::{KeyId, KeyState, Previous};
 
 /// Wipes a key that was retired, after a look at every dataset and every instance of the keyset. Backups are waited for as long as the
@@ -40,6 +40,8 @@ pub async fn destroy(
         let now = gate::look(asked, &BTreeSet::new(), &mut ledgers, stop).await?;
         let mut needs = needs(managed, &[key], &now, censuses.iter().map(|(_, _, report)| &report.census));
         needs.extend(Replicas::mark(Watches::of(managed)?, managed, stop).await?.need().await);
+        let surveys = censuses.iter().map(|(name, survey, _)| (name.as_str(), &**survey));
+        needs.extend(undeclared::look(managed, keyset, &[key], surveys, stop).await?.needs());
         needs.extend(open.map(|(_, record)| Need::Rotation {
             id: record.id,
             owner: record.owner,

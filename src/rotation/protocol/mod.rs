@@ -24,6 +24,7 @@ mod replicas;
 mod retire;
 mod seen;
 mod sessions;
+mod undeclared;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use machine::{ManagedReport, PhaseReport};
 pub use phase::{ForbiddenPhase, Phase, STEPS, Step};
 pub use retire::{Need, RetirementProof, retire};
 pub use sessions::{ManagedSessions, SessionsPlan, SessionsReport, plan_sessions};
+pub use undeclared::{Undeclared, UndeclaredColumn, undeclared};
 
 /// A keyset, where its values are, and how to go about rotating it.
 pub struct Managed {

@@ -11,6 +11,7 @@ use super::super::progress::{Progress, Stop};
 use super::gate::{self, Gate, GateKind, Passed};
 use super::ledgers::Ledgers;
 use super::replicas::{Replicas, Watches};
+use super::undeclared::{self, UNDECLARED};
 use super::{Managed, ProtocolError, dataset, label};
 use crate::key::{Key, KeyId, KeyState, Keyset, KeysetError, Previous};
 use crate::store::ledger::rotation::RotationRecord;
@@ -54,6 +55,18 @@ pub enum Need {
         /// Why, for people.
         why: String,
     },
+    /// Values in columns that no dataset of the keyset declares are under it.
+    Undeclared {
+        /// Tables and columns.
+        columns: Vec<String>,
+        /// How many of the values that were sampled.
+        count: u64,
+    },
+    /// Columns that no dataset declares could not be read, and may hold values under it.
+    Unseen {
+        /// Tables and columns, and why.
+        columns: Vec<(String, String)>,
+    },
     /// Nobody has decided how long backups need it.
     BackupHorizon,
     /// A rotation of the keyset is open.
@@ -69,7 +82,11 @@ impl Need {
     /// How many things of this kind need the key.
     pub fn count(&self) -> u64 {
         match self {
-            Self::Values { count, .. } | Self::NotCurrent { count } | Self::Quarantine { count } => *count,
+            Self::Values { count, .. }
+            | Self::NotCurrent { count }
+            | Self::Quarantine { count }
+            | Self::Undeclared { count, .. } => *count,
+            Self::Unseen { columns } => columns.len() as u64,
             Self::Refuted { datasets } => *datasets,
             Self::Instances { names, .. } | Self::Replicas { names, .. } => names.len() as u64,
             Self::BackupHorizon | Self::Rotation { .. } => 1,
@@ -85,6 +102,8 @@ impl Need {
             Self::Refuted { .. } => "refuted",
             Self::Replicas { .. } => "replicas",
             Self::Instances { .. } => "instances",
+            Self::Undeclared { .. } => "undeclared",
+            Self::Unseen { .. } => "unseen",
             Self::BackupHorizon => "backup-horizon",
             Self::Rotation { .. } => "rotation",
         }
@@ -114,9 +133,42 @@ impl fmt::Display for Need {
                 }
             }
             Self::Instances { names, why } => write!(f, "{} instances may seal with it: {why}", names.len()),
+            Self::Undeclared { columns, count } => {
+                let first = columns.first().map_or("", String::as_str).escape_debug();
+                write!(
+                    f,
+                    "{count} sampled values are under it in columns that no dataset of the keyset declares in whole: {}; \
+                     declare them in reseal.toml, or accept each that may become unreadable: --accept {UNDECLARED}:{first}",
+                    some(columns.iter().map(|column| column.escape_debug().to_string()))
+                )
+            }
+            Self::Unseen { columns } => {
+                let first = columns.first().map_or("", |(column, _)| column).escape_debug();
+                write!(
+                    f,
+                    "{} columns could not be looked at, and may hold values under it: {}; \
+                     run it again when they can be read, or accept each: --accept {UNDECLARED}:{first}",
+                    columns.len(),
+                    some(
+                        columns
+                            .iter()
+                            .map(|(column, why)| format!("{} ({})", column.escape_debug(), why.escape_debug()))
+                    )
+                )
+            }
             Self::BackupHorizon => f.write_str("nobody has decided how long backups need it: [policy] backup_horizon"),
             Self::Rotation { id, owner } => write!(f, "rotation {id} is open ({owner})"),
         }
+    }
+}
+
+/// The first few, and how many more there are.
+fn some(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let named: Vec<String> = names.take(NAMED_MAX).collect();
+    match more {
+        0 => named.join(", "),
+        more => format!("{}, and {more} more", named.join(", ")),
     }
 }
 
@@ -234,6 +286,8 @@ pub async fn retire(
             owner: record.owner,
         });
     }
+    let surveys = censuses.iter().map(|(name, survey, _)| (name.as_str(), &**survey));
+    needs.extend(undeclared::look(managed, keyset, &[key], surveys, stop).await?.needs());
     let censuses = censuses.iter().map(|(_, _, report)| &report.census);
     let proof = match before {
         Ok(passed) => prove(managed, vec![key], &passed, &now, censuses, Vec::new()),
@@ -261,3 +315,6 @@ pub async fn retire(
         }
     }
 }
+
+/// Names in one sentence.
+const NAMED_MAX: usize = 10;

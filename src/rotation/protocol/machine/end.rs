@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::{Machine, ManagedReport};
 use crate::key::{Key, KeyId, KeyState};
 use crate::rotation::guard::GuardReport;
-use crate::rotation::protocol::ProtocolError;
 use crate::rotation::protocol::decide::Direction;
 use crate::rotation::protocol::gate::{self, GateKind, Passed};
 use crate::rotation::protocol::phase::Phase;
 use crate::rotation::protocol::replicas::Replicas;
 use crate::rotation::protocol::retire::{self, Need, RetirementProof};
+use crate::rotation::protocol::{ProtocolError, undeclared};
 
 impl Machine<'_> {
     /// Takes the old keys from readers if nothing needs them; otherwise says what does.
@@ -31,6 +31,13 @@ impl Machine<'_> {
             }
             None => None,
         };
+        let surveys = self.datasets.iter().map(|dataset| (dataset.name.as_str(), &*dataset.survey));
+        let undeclared = match self.wish.retire {
+            true => undeclared::look(self.managed, self.keyset()?, &keys, surveys, self.stop)
+                .await?
+                .needs(),
+            false => Vec::new(),
+        };
         let asked = (GateKind::Promote, promoted.gate().needed, self.target);
         let now = gate::look(asked, &self.evicted, &mut self.ledgers, self.stop).await?;
         let censuses = self.datasets.iter().map(|dataset| &dataset.report.census);
@@ -38,7 +45,7 @@ impl Machine<'_> {
         let refuted = (refuted > 0).then_some(Need::Refuted {
             datasets: refuted as u64,
         });
-        let beyond = refuted.into_iter().chain(behind).collect();
+        let beyond = refuted.into_iter().chain(behind).chain(undeclared).collect();
         match retire::prove(self.managed, keys, promoted, &now, censuses, beyond) {
             Ok(proof) => {
                 self.retire(proof).await?;
