@@ -59,7 +59,7 @@ impl Recogniser {
 
     fn is_under_one(&mut self, value: &[u8]) -> bool {
         let names_one = |format: &&dyn Format| matches!(format.hint(value), KeyHint::Key(id) if self.ids.contains(&id));
-        if self.naming.iter().any(|format| names_one(format)) {
+        if self.naming.iter().any(names_one) {
             return true;
         }
         let is_text = std::str::from_utf8(value).is_ok();
