@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn values_of_every_format_are_recognised_under_their_own_key_only() {
-        for algorithm in [Algorithm::Aes256Gcm, Algorithm::Aes128Gcm, Algorithm::Fernet] {
+        for algorithm in [Algorithm::Aes256Gcm, Algorithm::Fernet] {
             let (own, other) = (keyset(algorithm), keyset(algorithm));
             let (mut own_keys, mut other_keys) = (Recogniser::of(own.keys().iter()), Recogniser::of(other.keys().iter()));
             for format in format::all() {
