@@ -111,7 +111,7 @@ impl Script<'_> {
         begun: Instant,
     ) -> Result<bool, DrillError> {
         let look_every = match (scene.stage.place().is_postgres(), self.settings.profile) {
-            (true, Profile::Gentle) => LOOK_GENTLY_EVERY,
+            (true, Profile::Gentle) => look_gently_every(rows),
             _ => LOOK_EVERY,
         };
         while !run.is_over()? {
@@ -301,6 +301,12 @@ impl Script<'_> {
     }
 }
 
+/// A look is some queries: more of them would burden a server as much as the gentle rotation that is to be measured. Forty come while
+/// all rows are worked through at its fastest, between bounds.
+fn look_gently_every(rows: u64) -> Duration {
+    Duration::from_micros(rows.saturating_mul(12)).clamp(LOOK_GENTLY_MIN, LOOK_GENTLY_MAX)
+}
+
 const KILL: &str = "kill -9 of the rotation";
 const KILL_ENDING: &str = "kill -9 of the rotation while it ended sessions";
 /// How long a rotation may take, and how much longer for each row: under traffic it takes a tenth of it.
@@ -308,8 +314,9 @@ const ROTATION_PATIENCE: Duration = Duration::from_secs(600);
 const ROTATION_PATIENCE_A_ROW: Duration = Duration::from_millis(10);
 /// The customers may be worked through within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A look is some queries: more of them would burden a server as much as the gentle rotation that is to be measured.
-const LOOK_GENTLY_EVERY: Duration = Duration::from_millis(50);
+const LOOK_GENTLY_MIN: Duration = Duration::from_millis(50);
+/// Whoever waits at a gate is not seen later than that.
+const LOOK_GENTLY_MAX: Duration = Duration::from_millis(250);
 /// Longer than a deployment, and than the lease of an instance that was killed.
 const GATE_PATIENCE: Duration = Duration::from_secs(20);
 const WORKERS_POSTGRES: u64 = 4;
