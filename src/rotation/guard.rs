@@ -114,6 +114,8 @@ impl Guard {
 
 /// Whether this table can be guarded by this user: asked before anything is written.
 pub(super) async fn require_possible(store: &dyn Store, prepared: &Prepared) -> Result<(), RotationError> {
+    // Where no table can be guarded at all, that is said first.
+    drop(before_the_first_write(store, Before::Answered, || store.guards()).await?);
     possible(&prepared.survey, &prepared.recipe).map_err(|finding| RotationError::Refused(vec![finding]))?;
     before_the_first_write(store, Before::Answered, || async {
         store.guards().await?.require_possible(&prepared.survey).await
