@@ -7,7 +7,7 @@ use zeroize::Zeroize as _;
 
 use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge, nested_in};
-use super::recipe::{Recipe, Trust};
+use super::recipe::Recipe;
 use super::rewriter::wipe;
 use crate::store::page::{Page, Quarantined, Tally};
 
@@ -172,10 +172,6 @@ impl Counter {
                     Verdict::Null => self.census.nulls += 1,
                     Verdict::Current => current += 1,
                     Verdict::Plaintext => self.census.plaintext += 1,
-                    Verdict::Due { source, .. } if column.sources[source].trust == Trust::Spent => {
-                        self.tally_key(&recipe.source_labels[source], 1);
-                        self.unreadable(relation, page, row, at, Reason::under_spent(&column.sources[source]));
-                    }
                     Verdict::Due { .. } if let Some(reason) = column.misfit(self.plain.len()) => {
                         self.census.too_wide += 1;
                         self.unreadable(relation, page, row, at, reason);

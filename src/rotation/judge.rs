@@ -12,7 +12,7 @@ use crate::key::KeyId;
 use crate::store::page::Quarantined;
 use crate::store::value::{Cell, Kind};
 
-use super::recipe::{ColumnRecipe, KeyedCipher, PlaintextPolicy};
+use super::recipe::{ColumnRecipe, KeyedCipher, PlaintextPolicy, Trust};
 
 /// What a value turned out to be. For `Current`, `Due` and `Plaintext` the plaintext stands at the end of the arena that was passed,
 /// unless the judgement was by hint alone.
@@ -96,11 +96,6 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
-    /// For a value that a source opens which is not to be believed at all.
-    pub fn under_spent(source: &KeyedCipher) -> Self {
-        source.id.map_or(Self::MayBeForged, Self::UnderSpentKey)
-    }
-
     /// Whether an entry of the quarantine was made for this reason.
     pub fn is(self, entry: &Quarantined) -> bool {
         entry.reason == self.to_string()
@@ -126,7 +121,16 @@ pub fn judge(
     plain: &mut Vec<u8>,
 ) -> Verdict {
     let start = plain.len();
-    let verdict = decide(column, policy, cell, associated_data, depth, plain);
+    let mut verdict = decide(column, policy, cell, associated_data, depth, plain);
+    if let Verdict::Due { source, .. } = verdict
+        && let KeyedCipher {
+            trust: Trust::Spent,
+            id: Some(id),
+            ..
+        } = column.sources[source]
+    {
+        verdict = Verdict::Unreadable(Reason::UnderSpentKey(id));
+    }
     if matches!(verdict, Verdict::Unreadable(_)) {
         plain.truncate(start);
     }

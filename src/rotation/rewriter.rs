@@ -123,16 +123,10 @@ impl Resealer {
 
     /// Notes a value that is late, and says why it may be forged, if so.
     fn doubt(&self, source: &KeyedCipher, value: Place<'_>, swaps: &mut Swaps) -> Option<Reason> {
-        let watch = self.late.as_ref();
-        let late = watch.and_then(|watch| watch.late(value.page, value.row, value.column));
-        let is_late = late.is_some();
-        swaps.late.extend(late);
-        match (source.trust, watch) {
-            (Trust::Spent, _) => Some(Reason::under_spent(source)),
-            (Trust::Leaked, _) if is_late => Some(Reason::MayBeForged),
-            (Trust::Full, Some(watch)) if is_late && watch.policy() == LatePolicy::Quarantine => Some(Reason::MayBeForged),
-            (Trust::Full | Trust::Leaked, _) => None,
-        }
+        let watch = self.late.as_ref()?;
+        swaps.late.push(watch.late(value.page, value.row, value.column)?);
+        let may_be_forged = source.trust == Trust::Leaked || watch.policy() == LatePolicy::Quarantine;
+        may_be_forged.then_some(Reason::MayBeForged)
     }
 
     /// Seals the plaintext at `self.plain[start..]`, bound to the place that was judged last, into the arena and reads it back from there.
