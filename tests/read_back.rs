@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use reseal::format::{Carried, Cipher, Format, KeyHint, NonceRng, OpenError, UnfitKey, by_name, seeded};
 use reseal::key::{KeyId, KeyMaterial};
+use reseal::rotation::keyed::NamedKey;
 use reseal::rotation::plan::prepare;
 use reseal::rotation::progress::{Progress, Stop};
-use reseal::rotation::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe};
+use reseal::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
 use reseal::rotation::{Job, Options, RotationError, rotate};
 use reseal::store::Store;
 use reseal::store::sqlite::SqliteStore;

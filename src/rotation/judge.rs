@@ -12,7 +12,8 @@ use crate::key::KeyId;
 use crate::store::page::Quarantined;
 use crate::store::value::{Cell, Kind};
 
-use super::recipe::{ColumnRecipe, KeyedCipher, PlaintextPolicy, Trust};
+use super::keyed::{KeyedCipher, Trust};
+use super::recipe::{ColumnRecipe, PlaintextPolicy};
 
 /// What a value turned out to be. For `Current`, `Due` and `Plaintext` the plaintext stands at the end of the arena that was passed,
 /// unless the judgement was by hint alone.

@@ -20,6 +20,7 @@ pub mod guard;
 mod hold;
 mod isolate;
 mod judge;
+pub mod keyed;
 mod lag;
 mod late;
 mod outcome;

@@ -5,20 +5,11 @@ use std::path::PathBuf;
 use ring::digest;
 
 use super::judge::Reason;
-use crate::format::{AssociatedData, Cipher, Format, TemplateError, UnfitKey};
-use crate::key::{Fingerprint, KeyId, KeyMaterial, SealMeter};
+use super::keyed::{KeyedCipher, NamedKey, Trust};
+use crate::format::{AssociatedData, Format, TemplateError, UnfitKey};
+use crate::key::{Fingerprint, KeyId, SealMeter};
 use crate::store::control::PlanIdentity;
 use crate::store::survey::{Column, Survey, Target};
-
-/// A key with the name that reports give it.
-pub struct NamedKey {
-    /// `customer-data@2771811438` for a key of a keyring, otherwise its fingerprint.
-    pub label: String,
-    /// Its id in a keyset, if it has one.
-    pub id: Option<KeyId>,
-    /// Its bytes.
-    pub material: KeyMaterial,
-}
 
 /// What to do with values that are not sealed at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,29 +55,6 @@ pub struct ColumnRecipe {
     pub max_len: Option<u64>,
     /// Ids of keys that are no more, so that their values are told from those of strangers.
     pub destroyed: Vec<KeyId>,
-}
-
-/// How far what a source opens is believed to come from the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Whatever is under it is moved.
-    Full,
-    /// The key has leaked: what turns up under it after its values were moved may be forged.
-    Leaked,
-    /// The key has leaked, and its values were moved long ago: whatever is under it may be forged.
-    Spent,
-}
-
-/// A cipher with its key's names.
-pub struct KeyedCipher {
-    /// For reports.
-    pub label: String,
-    /// In ciphertexts.
-    pub id: Option<KeyId>,
-    /// Opens and seals.
-    pub cipher: Box<dyn Cipher>,
-    /// Where it opens values that are to be moved.
-    pub trust: Trust,
 }
 
 /// Associated data whose columns are known positions of a row.
@@ -398,17 +366,6 @@ pub fn columns_for_people(recorded: &str) -> String {
 fn position(columns: &[Column], name: &str) -> Option<usize> {
     let exact = columns.iter().position(|column| column.name == name);
     exact.or_else(|| columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)))
-}
-
-impl KeyedCipher {
-    fn join(format: &'static dyn Format, key: &NamedKey) -> Result<Self, UnfitKey> {
-        Ok(Self {
-            label: key.label.clone(),
-            id: key.id,
-            cipher: format.cipher(&key.material, key.id)?,
-            trust: Trust::Full,
-        })
-    }
 }
 
 #[cfg(test)]

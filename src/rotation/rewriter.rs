@@ -6,8 +6,9 @@ use zeroize::Zeroize as _;
 
 use super::binding::{Binder, NullContext};
 use super::judge::{Depth, Reason, Verdict, judge};
+use super::keyed::{KeyedCipher, Trust};
 use super::late::{LatePolicy, LateWatch};
-use super::recipe::{ColumnRecipe, KeyedCipher, Recipe, Trust};
+use super::recipe::{ColumnRecipe, Recipe};
 use crate::format::{Carried, NonceRng, RandomFailed, looks_sealed, seal_checked, seeded};
 use crate::key::Exhausted;
 use crate::store::page::{Page, Quarantined, Swaps};

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use reseal::format::{Carried, Cipher, by_name, seeded};
 use reseal::key::KeyMaterial;
-use reseal::rotation::recipe::NamedKey;
+use reseal::rotation::keyed::NamedKey;
 use reseal::store::Store;
 use reseal::store::postgres::PostgresStore;
 use reseal::store::sqlite::SqliteStore;

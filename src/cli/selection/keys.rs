@@ -5,7 +5,7 @@ use crate::cli::arg::keyset;
 use crate::cli::{CliError, Context, Exit};
 use crate::config::{KeyRef, KeyringRef};
 use crate::key::{Fingerprint, KeyEncoding, KeyId, KeyMaterial, KeyState, decode_fernet_list, read_tink_json};
-use crate::rotation::recipe::NamedKey;
+use crate::rotation::keyed::NamedKey;
 
 /// The keys of a selection.
 pub(super) struct Keys {

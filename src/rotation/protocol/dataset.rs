@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::super::guard;
+use super::super::keyed::{NamedKey, Trust};
 use super::super::plan::{self as planning, PlanReport, Prepared};
 use super::super::preflight::{self, Purpose};
 use super::super::progress::{Progress, Stop};
-use super::super::recipe::{ColumnSpec, NamedKey, PlaintextPolicy, Recipe, Trust};
+use super::super::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
 use super::super::{Guarding, Job, RotationReport, VerifyReport, detect, vacuum};
 use super::{Managed, ManagedDataset, ProtocolError, guards, label, seen};
 use crate::format::{Format, Verdict, by_name};
