@@ -107,3 +107,16 @@ macro_rules! whole_contract {
 
 whole_contract!(sqlite, crate::stores::sqlite::SqliteFixture::create());
 whole_contract!(postgres, crate::stores::postgres::PostgresFixture::create().await);
+
+/// Two databases of one server, and two files of one folder: an address tells them apart, and so do they themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_have_ids_of_their_own() {
+    use stores::contract::ledger::have_ids_of_their_own;
+    use stores::postgres::PostgresFixture;
+    use stores::sqlite::SqliteFixture;
+
+    have_ids_of_their_own(&SqliteFixture::create().unwrap(), &SqliteFixture::create().unwrap()).await;
+    if let (Some(one), Some(other)) = (PostgresFixture::create().await, PostgresFixture::create().await) {
+        have_ids_of_their_own(&one, &other).await;
+    }
+}

@@ -286,6 +286,18 @@ pub async fn state_of_version_1_is_upgraded_in_place(fixture: &dyn Fixture) {
     assert_eq!(other.identity().await.unwrap(), who);
 }
 
+/// Not one of the contract: it takes two.
+pub async fn have_ids_of_their_own(one: &dyn Fixture, other: &dyn Fixture) {
+    let mut ids = Vec::new();
+    for fixture in [one, other] {
+        let mut control = fixture.store().control().await.unwrap();
+        control.migrate().await.unwrap();
+        ids.push(control.identity().await.unwrap());
+    }
+    assert!(ids.iter().all(|identity| identity.id.is_some()), "{ids:?}");
+    assert!(ids[0].is_another_than(&ids[1]) && ids[1].is_another_than(&ids[0]), "{ids:?}");
+}
+
 pub async fn one_operator_a_keyset(fixture: &dyn Fixture) {
     let store = fixture.store();
     let mut first = store.lock_keyset("customer-data", "ada@host", false).await.unwrap();
