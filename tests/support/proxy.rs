@@ -81,13 +81,15 @@ pub struct Proxy {
 struct State {
     upstream: Mutex<String>,
     prey: Prey,
-    /// Every so many requests that match is cut.
+    /// So many requests that match are between two cuts, and up to two more in turn: whoever needs as many for an attempt as a
+    /// constant distance has would be cut in every attempt.
     every: u32,
+    /// How many to the next cut.
+    distance: Mutex<u32>,
     swallows: bool,
     settings: Settings,
     /// Whether there was a batch already.
     armed: AtomicBool,
-    requests: AtomicU32,
     cuts: [AtomicU32; 4],
     ended: AtomicU32,
     /// Bytes from the server to its clients.
@@ -125,10 +127,10 @@ impl Proxy {
             upstream: Mutex::new(host_of(url).to_owned()),
             prey,
             every,
+            distance: Mutex::new(every),
             swallows,
             settings,
             armed: AtomicBool::new(false),
-            requests: AtomicU32::new(0),
             cuts: Default::default(),
             ended: AtomicU32::new(0),
             answered: AtomicU64::new(0),
@@ -187,6 +189,11 @@ impl Proxy {
 }
 
 impl State {
+    /// How many cuts it has made.
+    fn made(&self) -> u32 {
+        self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum()
+    }
+
     /// What happens to this request.
     fn fate(&self, request: &[u8]) -> Option<Cut> {
         let is_swap = request.windows(TOKEN.len()).any(|window| window == TOKEN);
@@ -205,21 +212,21 @@ impl State {
                 .iter()
                 .any(|table| request.windows(table.len()).any(|window| window == *table)),
             Prey::Position => request.windows(POSITION.len()).any(|window| window == POSITION),
-            Prey::Early => {
-                let cuts: u32 = self.cuts.iter().map(|cuts| cuts.load(Ordering::Relaxed)).sum();
-                !armed && cuts < EARLY_CUTS_MAX
-            }
+            Prey::Early => !armed && self.made() < EARLY_CUTS_MAX,
         };
         if !matches || !is_extended(request) {
             return None;
         }
-        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if !number.is_multiple_of(self.every) {
+        let mut distance = self.distance.lock().unwrap();
+        *distance -= 1;
+        if *distance > 0 {
             return None;
         }
+        let cuts = self.made();
+        *distance = self.every + cuts % self.every.min(3);
         let cut = match self.swallows {
             true => Cut::Swallowed,
-            false => [Cut::Before, Cut::ReplyLost, Cut::Middle][(number / self.every) as usize % 3],
+            false => [Cut::Before, Cut::ReplyLost, Cut::Middle][cuts as usize % 3],
         };
         self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
         Some(cut)

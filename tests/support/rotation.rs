@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reseal::format::by_name;
@@ -171,22 +172,21 @@ impl Running {
         was_running && status.code().is_none()
     }
 
-    /// Waits for the end. One that does not come within a minute is a failure.
+    /// Waits for the end. One that does not come within a minute and a half is a failure.
     pub fn wait(mut self) -> Finished {
+        // Read while it runs: who fills a pipe that nobody reads would hang.
+        let stdout = read_aside(self.child.stdout.take());
+        let stderr = read_aside(self.child.stderr.take());
         let begun = Instant::now();
         while self.is_running() {
             assert!(begun.elapsed() < Duration::from_secs(90), "the rotation hangs");
             std::thread::sleep(Duration::from_millis(5));
         }
         let code = self.child.wait().unwrap().code();
-        let mut stdout = String::new();
-        if let Some(mut pipe) = self.child.stdout.take() {
-            pipe.read_to_string(&mut stdout).unwrap();
-        }
         Finished {
             code,
-            document: serde_json::from_str(&stdout).unwrap_or(Value::Null),
-            stderr: self.stderr(),
+            document: serde_json::from_str(&stdout.join().unwrap()).unwrap_or(Value::Null),
+            stderr: stderr.join().unwrap(),
         }
     }
 
@@ -199,6 +199,17 @@ impl Running {
         }
         text
     }
+}
+
+/// Everything that comes through a pipe, if there is one.
+fn read_aside(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_string(&mut text).unwrap();
+        }
+        text
+    })
 }
 
 impl Drop for Running {
