@@ -344,6 +344,9 @@ impl From<DrillError> for CliError {
             DrillError::Planned(_) => Self::from_error(Exit::Refused, &error)
                 .touched_nothing()
                 .next("see reseal plan with the same configuration"),
+            DrillError::Unfinished(ref keyset, _) => Self::from_error(Exit::Refused, &error).touched_nothing().next(format!(
+                "bring it to its end with the same configuration: reseal rotate {keyset}, or reseal rotate {keyset} --rollback; then rehearse"
+            )),
             DrillError::Staging(_) => {
                 Self::from_error(Exit::Unusable, &error).next("see reseal plan and reseal status with the same configuration")
             }

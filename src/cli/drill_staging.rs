@@ -43,6 +43,11 @@ pub struct StagingArgs {
     /// How long a gate waits for instances
     #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "config")]
     gate_timeout: Option<Duration>,
+
+    /// Accept a finding by its name, as the rotation in production will have to: trigger:audit, or undeclared:TABLE.COLUMN, say;
+    /// repeat for more
+    #[arg(long, value_name = "FINDING", requires = "config")]
+    accept: Vec<String>,
 }
 
 impl StagingArgs {
@@ -60,6 +65,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
     let keyset = keyset(&config, &wanted.datasets).map_err(|error| error.at(format!("configuration {}", path.display())))?;
     let options = Options {
         owner: "reseal drill".to_owned(),
+        accepted: wanted.accept.clone(),
         ..Options::default()
     };
     let managed = ManagedArgs::of(keyset, path.clone()).managed(&KeyringArgs::unsaid(), ask_only(), options, false, context)?;
@@ -81,6 +87,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         compromised: args.compromised,
         profile: args.profile.profile(),
         gates,
+        accepted: wanted.accept.clone(),
         thresholds: args.thresholds.limits(),
         probes: args.probes.clone(),
         hidden_variables: context.secrets.kept_from_children().to_vec(),
@@ -117,7 +124,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         Err(error) => {
             args.reports
                 .write(&told_of_staging(&staging, Err(&error.to_string()), &begun))?;
-            let is_early = matches!(error, DrillError::Planned(_));
+            let is_early = matches!(error, DrillError::Planned(_) | DrillError::Unfinished(..));
             let error = CliError::from(error);
             return Err(if is_early { error } else { error.durable(DURABLE) });
         }

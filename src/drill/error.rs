@@ -21,6 +21,9 @@ pub enum DrillError {
     /// The plan of the rotation found reasons against it.
     #[error("the plan found reasons against a rotation: {0}")]
     Planned(String),
+    /// Rotations of the keyset have begun and not ended.
+    #[error("a rotation of keyset {0} is unfinished (phase {1}): a rehearsal of what is left of it would prove little")]
+    Unfinished(String, &'static str),
     /// Its folder, files or processes could not be made.
     #[error("the drill could not be set up")]
     Stage(#[source] io::Error),

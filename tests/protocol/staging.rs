@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::house::{House, KEYSET, Kind, eventually};
+use super::house::{House, KEYSET, Kind, PATIENT, eventually};
 
 const DRILL: [&str; 8] = [
     "drill",
@@ -132,4 +132,30 @@ fn heavy_a_value_that_does_not_open_fails_the_readers() {
         "{found:?}"
     );
     assert!(drilled.document["failed_reads"].as_u64() > Some(0));
+}
+
+/// What production's rotation is going to be told, its rehearsal can be told.
+#[test]
+fn heavy_a_forgotten_column_fails_it_until_it_is_accepted() {
+    let Some(house) = House::build(Kind::Sqlite, 3_000) else {
+        return;
+    };
+    let _app = house.app("web-1");
+    house.execute("CREATE TABLE legacy AS SELECT id, email FROM customers WHERE id <= 12");
+    let drilled = drill(&house, &["--staging-confirmed", "--faults", "none"]);
+    assert_eq!(drilled.code, Some(7), "{}", drilled.text());
+    assert_eq!(findings(&drilled.document), ["rotation-failed"]);
+    assert!(drilled.text().contains("legacy.email"), "{}", drilled.text());
+    // What is left of that rotation is no rehearsal of one.
+    let accept = ["--staging-confirmed", "--accept", "undeclared:legacy.email"];
+    let refused = drill(&house, &accept);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+    assert!(refused.text().contains("is unfinished (phase verify)"), "{}", refused.text());
+    let ended = house.rotate(&[PATIENT, &accept[1..]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.text());
+
+    house.execute("DROP TABLE legacy; CREATE TABLE legacy AS SELECT id, email FROM customers WHERE id <= 12");
+    let drilled = drill(&house, &accept);
+    assert_eq!(drilled.code, Some(0), "{}", drilled.text());
+    assert_eq!(drilled.document["faults"][0]["name"], "kill -9 of the rotation");
 }

@@ -59,6 +59,8 @@ pub struct Staging {
     pub profile: Profile,
     /// Further arguments of the rotation, about its gates.
     pub gates: Vec<String>,
+    /// Findings that plan and rotation are told to accept.
+    pub accepted: Vec<String>,
     /// What fails the rehearsal.
     pub thresholds: Thresholds,
     /// Commands and URLs that must succeed all along.
@@ -169,8 +171,11 @@ fn rehearse_in(
         typed: 0,
     };
     script.plan(staging, &keyset)?;
-    let before = script.phase("verify before", |script| script.verify(staging, &keyset))?;
     let mut watch = Watch::over(&managed.places[0].store, &keyset)?;
+    if let Some(open) = watch.position()?.filter(|position| !position.phase.is_end()) {
+        return Err(DrillError::Unfinished(keyset, open.phase.as_str()));
+    }
+    let before = script.phase("verify before", |script| script.verify(staging, &keyset))?;
     let mut readers = Readers::start(
         managed,
         staging.readers,

@@ -55,7 +55,9 @@ impl Script<'_> {
 
     /// What the rotation would meet. Reasons against it end the rehearsal before anything is touched.
     pub(super) fn plan(&mut self, staging: &Staging, keyset: &str) -> Result<(), DrillError> {
-        let ended = self.run(staging, "plan", &["plan", keyset, "--json"])?;
+        let mut arguments = vec!["plan", keyset, "--json"];
+        arguments.extend(accepted(staging));
+        let ended = self.run(staging, "plan", &arguments)?;
         if ended.succeeded() {
             return Ok(());
         }
@@ -106,6 +108,7 @@ impl Script<'_> {
     ) -> Result<Ended, DrillError> {
         let mut arguments = vec!["rotate", keyset, "--json", "--yes", "--profile", staging.profile.as_str()];
         arguments.extend(staging.gates.iter().map(String::as_str));
+        arguments.extend(accepted(staging));
         if staging.compromised {
             arguments.push("--compromised");
         }
@@ -183,6 +186,11 @@ impl Script<'_> {
             fault.outcome += "; run again, it went on from there";
         }
     }
+}
+
+/// Which findings are accepted, as arguments.
+fn accepted(staging: &Staging) -> impl Iterator<Item = &str> {
+    staging.accepted.iter().flat_map(|finding| ["--accept", finding])
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -62,12 +62,19 @@ pub fn told_of_staging(staging: &Staging, outcome: Result<&StagingReport, &str>,
 fn command(staging: &Staging) -> String {
     let datasets = &staging.managed.datasets;
     let gates: String = staging.gates.iter().map(|word| format!(" {word}")).collect();
+    // A finding has names of the database in it.
+    let accepted: String = staging
+        .accepted
+        .iter()
+        .map(|finding| format!(" --accept '{finding}'"))
+        .collect();
     format!(
-        "reseal drill --config FILE {} --staging-confirmed{}{}{} --readers {} --reads-per-second {} --duration {}s --faults {} --seed {}{}{}",
+        "reseal drill --config FILE {} --staging-confirmed{}{}{}{} --readers {} --reads-per-second {} --duration {}s --faults {} --seed {}{}{}",
         datasets.first().map_or("", |dataset| dataset.name.as_str()),
         if staging.compromised { " --compromised" } else { "" },
         profile(staging.profile),
         gates,
+        accepted,
         staging.readers,
         staging.reads_per_second,
         staging.duration.as_secs(),
