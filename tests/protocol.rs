@@ -65,6 +65,11 @@ fn requests_that_are_swallowed_hold_up_no_command() {
     protocol::interruptions::requests_that_are_swallowed_hold_up_no_command();
 }
 
+#[test]
+fn any_statement_of_a_command_may_be_cut_off() {
+    protocol::interruptions::any_statement_of_a_command_may_be_cut_off();
+}
+
 /// Each scenario on each database; one that is missing on this machine is skipped, and says so.
 macro_rules! scenarios {
     ($($area:ident::{$($test:ident),* $(,)?}),* $(,)?) => {

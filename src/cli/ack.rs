@@ -6,7 +6,6 @@ use clap::Args;
 use serde::Serialize;
 
 use super::arg::{KeyringArgs, keyset, parse_time};
-use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
@@ -90,20 +89,19 @@ pub(super) fn run(args: AckArgs, context: &mut Context<'_>) -> Result<Exit, CliE
         }
     };
     let store = args.database.open(context, "reseal ack")?;
-    let failed = |error| store_error(&error, "ack");
     let was_there = tuning::ask(context.output.is_json(), &*store, "ack", async || {
-        let mut control = store.control().await.map_err(failed)?;
+        let mut control = store.control().await?;
         let Some((revision, seals_with)) = loaded else {
-            if !control.exists().await.map_err(failed)? {
+            if !control.exists().await? {
                 return Ok(false);
             }
-            control.migrate().await.map_err(failed)?;
+            control.migrate().await?;
             let mut instances = Instances::of(&mut *control);
-            return instances.leave(&args.instance, args.keyset.as_str()).await.map_err(failed);
+            return Ok(instances.leave(&args.instance, args.keyset.as_str()).await?);
         };
-        control.migrate().await.map_err(failed)?;
+        control.migrate().await?;
         let mut instances = Instances::of(&mut *control);
-        instances.forget().await.map_err(failed)?;
+        instances.forget().await?;
         let report = Report {
             instance: &args.instance,
             keyset: args.keyset.as_str(),
@@ -113,7 +111,7 @@ pub(super) fn run(args: AckArgs, context: &mut Context<'_>) -> Result<Exit, CliE
             version: concat!("reseal ack ", env!("CARGO_PKG_VERSION")),
             lease: args.lease,
         };
-        instances.report(&report).await.map_err(failed)?;
+        instances.report(&report).await?;
         Ok(true)
     })?;
     context.output.say(&match loaded {

@@ -65,9 +65,7 @@ pub(super) fn run(args: GuardArgs, context: &mut Context<'_>) -> Result<Exit, Cl
     let guards = match args.action {
         Action::List { database } => {
             let store = database.open(context, "reseal guard list")?;
-            let found = tuning::ask(json, &*store, "guard", async || {
-                store.guards().await.map_err(failed)?.list().await.map_err(failed)
-            })?;
+            let found = tuning::ask(json, &*store, "guard", async || Ok(store.guards().await?.list().await?))?;
             found.into_iter().map(|guard| entry(guard, false)).collect()
         }
         Action::Remove { database, table, plan } => {

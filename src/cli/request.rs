@@ -5,14 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
-use super::tuning::{self, ProfileArg};
+use super::tuning::{self, ProfileArg, Unanswered};
 use super::{CliError, Context, Exit};
 use crate::store::Control;
-use crate::store::control::PlanStatus;
+use crate::store::control::{Plan, PlanStatus};
 use crate::store::ledger::request::{Asked, Order, Request, Requests, Subject};
-use crate::store::ledger::rotation::Rotations;
+use crate::store::ledger::rotation::{RotationRecord, Rotations};
 use crate::store::ledger::running::Runs;
 
 /// Let a rotation wait: its batches at hand are finished, and no other begins until reseal resume
@@ -132,19 +131,20 @@ pub(super) fn abort(args: &AbortArgs, context: &mut Context<'_>) -> Result<Exit,
 
 fn ask(which: &Which, command: &'static str, asked: Asked, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let store = which.database.open(context, &format!("reseal {command}"))?;
-    let failed = |error| store_error(&error, "request");
     let request = tuning::ask(context.output.is_json(), &*store, "request", async || {
-        let mut control = store.control().await.map_err(failed)?;
-        if !control.exists().await.map_err(failed)? {
-            return Err(nothing_unfinished());
+        let mut control = store.control().await?;
+        if !control.exists().await? {
+            return Err(nothing_unfinished().into());
         }
-        let subject = subject(which, &mut *control).await?;
+        let plans = control.plans().await?;
+        let rotations = Rotations::of(&mut *control).list().await?;
+        let subject = subject(which, &plans, &rotations)?;
         if asked.asks_something() && !runs(&subject, &mut *control).await? {
-            return Err(nobody_hears(&subject, command));
+            return Err(nobody_hears(&subject, command).into());
         }
-        control.migrate().await.map_err(failed)?;
+        control.migrate().await?;
         let by = tuning::operator();
-        Requests::of(&mut *control).ask(&subject, &asked, &by).await.map_err(failed)
+        Ok(Requests::of(&mut *control).ask(&subject, &asked, &by).await?)
     })?;
     context.output.say(&describe(&request));
     match (command, &request.subject) {
@@ -169,10 +169,7 @@ fn ask(which: &Which, command: &'static str, asked: Asked, context: &mut Context
 }
 
 /// The rotation that is meant: named, or the only one that is unfinished.
-async fn subject(which: &Which, control: &mut dyn Control) -> Result<Subject, CliError> {
-    let failed = |error| store_error(&error, "request");
-    let plans = control.plans().await.map_err(failed)?;
-    let rotations = Rotations::of(control).list().await.map_err(failed)?;
+fn subject(which: &Which, plans: &[Plan], rotations: &[RotationRecord]) -> Result<Subject, CliError> {
     let open: Vec<&str> = rotations
         .iter()
         .filter(|rotation| rotation.finished_at.is_none())
@@ -223,11 +220,8 @@ async fn subject(which: &Which, control: &mut dyn Control) -> Result<Subject, Cl
 }
 
 /// Whether anybody is there to hear it.
-async fn runs(subject: &Subject, control: &mut dyn Control) -> Result<bool, CliError> {
-    let runs = Runs::of(control)
-        .list()
-        .await
-        .map_err(|error| store_error(&error, "request"))?;
+async fn runs(subject: &Subject, control: &mut dyn Control) -> Result<bool, Unanswered> {
+    let runs = Runs::of(control).list().await?;
     Ok(runs.iter().any(|run| run.subject == *subject))
 }
 

@@ -4,7 +4,6 @@ use clap::Args;
 use serde::Serialize;
 
 use super::request::{self, RequestEntry, SubjectEntry};
-use super::rotation_error::store_error;
 use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
@@ -108,25 +107,24 @@ struct RotationEntry {
 
 pub(super) fn run(args: StatusArgs, context: &mut Context<'_>) -> Result<Exit, CliError> {
     let store = args.database.open(context, "reseal status")?;
-    let failed = |error| store_error(&error, "status");
     let (rotations, keyset_rotations, instances, runs, requests) =
         tuning::ask(context.output.is_json(), &*store, "status", async || {
-            let mut control = store.control().await.map_err(failed)?;
-            if !control.exists().await.map_err(failed)? {
+            let mut control = store.control().await?;
+            if !control.exists().await? {
                 return Ok(Default::default());
             }
             let mut rotations = Vec::new();
-            for plan in control.plans().await.map_err(failed)? {
-                let ranges = control.ranges(&plan.identity.id).await.map_err(failed)?;
-                let totals = control.totals(&plan.identity.id).await.map_err(failed)?;
-                let quarantined = control.quarantined(&plan.identity.id, None).await.map_err(failed)?;
+            for plan in control.plans().await? {
+                let ranges = control.ranges(&plan.identity.id).await?;
+                let totals = control.totals(&plan.identity.id).await?;
+                let quarantined = control.quarantined(&plan.identity.id, None).await?;
                 let done = ranges.iter().filter(|range| range.done).count();
                 rotations.push(entry(plan, (ranges.len(), done), totals, quarantined));
             }
-            let keyset_rotations = Rotations::of(&mut *control).list().await.map_err(failed)?;
-            let instances = Instances::of(&mut *control).list(None).await.map_err(failed)?;
-            let runs = Runs::of(&mut *control).list().await.map_err(failed)?;
-            let requests = Requests::of(&mut *control).list().await.map_err(failed)?;
+            let keyset_rotations = Rotations::of(&mut *control).list().await?;
+            let instances = Instances::of(&mut *control).list(None).await?;
+            let runs = Runs::of(&mut *control).list().await?;
+            let requests = Requests::of(&mut *control).list().await?;
             Ok((rotations, keyset_rotations, instances, runs, requests))
         })?;
     if rotations.is_empty() && keyset_rotations.is_empty() {

@@ -11,8 +11,8 @@ use super::rotation_error::store_error;
 use super::{CliError, Exit, output};
 use crate::rotation::profile::Profile;
 use crate::rotation::progress::{Progress, Stop};
-use crate::rotation::{AWAY_MAX_DEFAULT, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
-use crate::store::Store;
+use crate::rotation::{AWAY_MAX_DEFAULT, Before, Early, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
+use crate::store::{Store, StoreError};
 
 /// How to go about it.
 #[derive(Args)]
@@ -116,18 +116,48 @@ pub fn run<T>(json: bool, work: impl AsyncFnOnce(Arc<Progress>, Arc<Stop>) -> Re
     })
 }
 
-/// Asks a database a few questions that change no values. All of them together get the time that one answer may take: a connection that
-/// swallows them without closing is as lost as one that closed.
+/// Asks a database a few questions that change no values, once more where a connection was lost in passing. All of them together get the
+/// time that one answer may take: a connection that swallows them without closing is as lost as one that closed.
 pub fn ask<T>(
     json: bool,
     store: &dyn Store,
     step: &str,
-    questions: impl AsyncFnOnce() -> Result<T, CliError>,
+    questions: impl AsyncFn() -> Result<T, Unanswered>,
 ) -> Result<T, CliError> {
     run(json, async |_progress, _stop| {
-        let answer = answered(store, 1, async { Ok(questions().await) }).await;
-        answer.unwrap_or_else(|lost| Err(store_error(&lost, step)))
+        let asked = async {
+            let mut early = Early::new(Before::Unheard);
+            loop {
+                match questions().await {
+                    Ok(answer) => return Ok(Ok(answer)),
+                    Err(Unanswered::Said(error)) => return Ok(Err(error)),
+                    Err(Unanswered::Store(error)) => early.pause_after(error).await?,
+                }
+            }
+        };
+        let answer = answered(store, 1, asked).await;
+        answer.unwrap_or_else(|failed| Err(store_error(&failed, step)))
     })
+}
+
+/// Why a question has no answer.
+pub enum Unanswered {
+    /// The database failed.
+    Store(StoreError),
+    /// What it says is no answer.
+    Said(CliError),
+}
+
+impl From<StoreError> for Unanswered {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<CliError> for Unanswered {
+    fn from(error: CliError) -> Self {
+        Self::Said(error)
+    }
 }
 
 /// The first signal asks, the second ends the process: whatever is committed stays, whatever is not rolls back.

@@ -215,6 +215,32 @@ pub fn requests_that_are_swallowed_hold_up_no_command() {
     assert_eq!(house.instances().len(), 1, "nobody has left");
 }
 
+/// Nor does a connection that is lost once fail them.
+pub fn any_statement_of_a_command_may_be_cut_off() {
+    let Some(house) = House::build(Kind::Postgres, 40) else {
+        return;
+    };
+    let url = house.url();
+    let ack: &[&str] = &["ack", "--keyset", KEYSET, "--instance", "web-1", "--revision", "1"];
+    for arguments in [ack, &["status"], &["guard", "list"]] {
+        let mut cuts = 0;
+        for number in 0..PARTS {
+            let proxy = Proxy::before(&url, Prey::News(number, PARTS), 1);
+            let mut command = reseal_process();
+            command
+                .args(arguments)
+                .args(["--database", "env:THROUGH", "--json"])
+                .env("THROUGH", proxy.url(&url));
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+            cuts += proxy.cuts().iter().sum::<u32>();
+        }
+        assert!(cuts > 0, "{arguments:?}");
+        assert_eq!(house.instances().len(), 1, "web-1");
+    }
+}
+
 struct Silent;
 
 impl Watch for Silent {
