@@ -89,24 +89,31 @@ pub(super) async fn remember(
     open: bool,
     stop: &Stop,
 ) -> Result<(), ProtocolError> {
+    let before = read(managed)?;
     let mut marks = Marks {
         version: VERSION,
         open,
-        runs: BTreeMap::new(),
-        databases: BTreeMap::new(),
+        ..Marks::default()
     };
     for (at, place) in managed.places.iter().enumerate() {
         if let Some(runs) = ledgers.runs(at, stop).await? {
             marks.runs.insert(place.name.clone(), runs);
         }
         let identity = ledgers.identity(at, stop).await?;
-        if identity.id.is_some() {
-            marks.databases.insert(place.name.clone(), identity);
+        if let Some(known) = known(identity, before.databases.get(&place.name)) {
+            marks.databases.insert(place.name.clone(), known);
         }
     }
     // Counts, names and ids of databases: nothing that fails to be written.
     let text = serde_json::to_vec(&marks).unwrap_or_default();
     write_private(&path(managed), &text, true).map_err(|error| unusable(managed, &error))
+}
+
+/// Who a database is known to be: a server that does not say so this time is still the one that was seen. A file says something always,
+/// and one whose id is gone will draw another.
+fn known(now: DatabaseIdentity, seen: Option<&DatabaseIdentity>) -> Option<DatabaseIdentity> {
+    let known = if now == DatabaseIdentity::default() { seen.cloned() } else { Some(now) };
+    known.filter(|known| known.id.is_some())
 }
 
 fn read(managed: &Managed) -> Result<Marks, ProtocolError> {
@@ -144,3 +151,22 @@ pub(super) const RESTORED: &str = "restored";
 const OTHER: &str = "other-database";
 /// 2 brought who the databases are.
 const VERSION: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_not_told_once_is_not_forgotten() {
+        let of = |id: Option<&str>, file| DatabaseIdentity {
+            id: id.map(str::to_owned),
+            file,
+        };
+        let (seen, silent) = (of(Some("a"), None), of(None, None));
+        assert_eq!(known(silent.clone(), Some(&seen)), Some(seen.clone()));
+        assert_eq!(known(silent, None), None);
+        assert_eq!(known(of(Some("b"), None), Some(&seen)), Some(of(Some("b"), None)));
+        // The progress tables of a file were dropped.
+        assert_eq!(known(of(None, Some(1)), Some(&of(Some("a"), Some(1)))), None);
+    }
+}
