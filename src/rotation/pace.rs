@@ -126,7 +126,7 @@ impl BatchController {
         let rest = if self.owed < REST_LEAST {
             Duration::ZERO
         } else {
-            Duration::from_secs_f64(std::mem::take(&mut self.owed))
+            Duration::from_secs_f64(std::mem::take(&mut self.owed).min(REST_MOST))
         };
         self.since_turn += busy + rest;
         if !self.limits.gives_turns || self.since_turn < TURN_EVERY {
@@ -171,6 +171,8 @@ const TURN_REST: Duration = Duration::from_millis(120);
 const TURN_EVERY: Duration = Duration::from_secs(3);
 /// Seconds; timers count in milliseconds.
 const REST_LEAST: f64 = 0.001;
+/// Seconds. What took long was perhaps held up by somebody; and who asks for another profile meanwhile is heard after the rest.
+const REST_MOST: f64 = 2.0;
 /// Seconds: whoever was kept from its work for long does not make up for it without any rest.
 const OVERDRAWN_MOST: f64 = 0.005;
 /// Batches between two changes of size: fewer chase noise, more are slow to yield.
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn short_rests_are_saved_up_and_long_ones_set_off() {
         let mut controller = BatchController::new(Task::Rewrite, Profile::Gentle, false, None);
-        let batch = Duration::from_micros(10);
+        let batch = Duration::from_nanos(2_500);
         let rests: Vec<u128> = (0..6).map(|_| controller.rest(batch).as_micros()).collect();
         assert_eq!(rests, [0, 0, 1_200, 0, 0, 1_200]);
         controller.rested(Duration::from_micros(1_200), Duration::from_micros(2_000));
@@ -308,6 +310,13 @@ mod tests {
         // A process that was stopped for a minute does not go on without rests for a minute.
         controller.rested(Duration::from_millis(1), Duration::from_secs(60));
         assert!((0..20).any(|_| !controller.rest(batch).is_zero()));
+    }
+
+    #[test]
+    fn nobody_rests_for_minutes_after_a_batch_that_was_held_up() {
+        let mut controller = BatchController::new(Task::Rewrite, Profile::Gentle, false, None);
+        assert_eq!(controller.rest(Duration::from_secs(1)), Duration::from_secs(2));
+        assert_eq!(controller.rest(Duration::from_millis(1)), Duration::from_millis(160));
     }
 
     #[test]
@@ -321,7 +330,7 @@ mod tests {
             controller.batches_a_page() > 1,
             "a page for each would be a round trip for each"
         );
-        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(400));
+        assert_eq!(controller.rest(Duration::from_millis(10)), Duration::from_millis(1_600));
         assert!(controller.stands_back());
         controller.follow(None);
         assert!(!controller.stands_back());

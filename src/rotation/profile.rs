@@ -2,8 +2,10 @@
 //!
 //! The gentle profile works for moments, and rests for much longer. A scheduler lets whoever wakes up wait until the slice of whoever
 //! runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it waits for, and how
-//! often, the share of time that is worked. On servers batches are therefore five or ten rows, with a fortieth of the time worked by each
-//! connection, and since a page costs a round trip, several batches share one.
+//! often, the share of time that is worked. While that is below a hundredth, the slowest hundredth of the application's reads hardly knows
+//! of it, however long a batch of milliseconds takes; and since half of a small batch is its commit, batches of a millisecond with longer
+//! rests move as many rows as smaller ones with shorter rests. On servers each connection therefore works for less than a hundredth of the
+//! time, and since a page costs a round trip, several batches share one.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -74,7 +76,7 @@ impl Profile {
     /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
     pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
         let (target_us, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {
-            (Self::Gentle, false) => (200, 8, 100, 40.0, 0.25),
+            (Self::Gentle, false) => (1_000, 20, 100, 160.0, 0.25),
             (Self::Balanced, false) => (100_000, 1_000, 4_000, 0.0, 1.0),
             (Self::Fast, false) => (250_000, 2_000, 8_000, 0.0, 1.0),
             (Self::Gentle, true) => (2_000, 50, 500, 5.0, 1.0),
@@ -94,7 +96,7 @@ impl Profile {
             // In SQLite the rows of a batch pass one by one: only its journal of old pages follows the cap.
             bytes_max: if single_writer { 4 << 20 } else { 2 << 20 },
             batches_a_page: match (self, single_writer) {
-                (Self::Gentle, false) => 24,
+                (Self::Gentle, false) => 4,
                 _ => 1,
             },
             rest_ratio,
@@ -105,11 +107,12 @@ impl Profile {
             (Task::Rewrite, _) => rewriting,
             // Nobody waits for a lock, only for the processor; in SQLite whoever waits for that goes first.
             (Task::Read, Self::Gentle) => PaceLimits {
-                target: Duration::from_micros(if single_writer { 1_000 } else { 300 }),
-                rows_start: if single_writer { 50 } else { 20 },
+                target: Duration::from_micros(1_000),
+                rows_start: 50,
+                rows_min: if single_writer { rewriting.rows_min } else { 20 },
                 rows_max: 500,
                 batches_a_page: 1,
-                rest_ratio: if single_writer { 5.0 } else { 8.0 },
+                rest_ratio: if single_writer { 5.0 } else { 60.0 },
                 gives_turns: false,
                 ..rewriting
             },

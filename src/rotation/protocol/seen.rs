@@ -112,7 +112,11 @@ pub(super) async fn remember(
 /// Who a database is known to be: a server that does not say so this time is still the one that was seen. A file says something always,
 /// and one whose id is gone will draw another.
 fn known(now: DatabaseIdentity, seen: Option<&DatabaseIdentity>) -> Option<DatabaseIdentity> {
-    let known = if now == DatabaseIdentity::default() { seen.cloned() } else { Some(now) };
+    let known = if now == DatabaseIdentity::default() {
+        seen.cloned()
+    } else {
+        Some(now)
+    };
     known.filter(|known| known.id.is_some())
 }
 
