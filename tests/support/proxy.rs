@@ -81,8 +81,8 @@ pub struct Proxy {
 struct State {
     upstream: Mutex<String>,
     prey: Prey,
-    /// So many requests that match are between two cuts, and up to two more in turn: whoever needs as many for an attempt as a
-    /// constant distance has would be cut in every attempt.
+    /// Every so many requests that match is cut. Of anything, up to two more in turn: whoever needs as many for an attempt as a constant
+    /// distance has would be cut in every attempt.
     every: u32,
     /// How many to the next cut.
     distance: Mutex<u32>,
@@ -223,7 +223,11 @@ impl State {
             return None;
         }
         let cuts = self.made();
-        *distance = self.every + cuts % self.every.min(3);
+        *distance = self.every
+            + match self.prey {
+                Prey::Anything => cuts % 3,
+                _ => 0,
+            };
         let cut = match self.swallows {
             true => Cut::Swallowed,
             false => [Cut::Before, Cut::ReplyLost, Cut::Middle][cuts as usize % 3],
