@@ -8,6 +8,7 @@ use super::selection::DatabaseArg;
 use super::tuning;
 use super::{CliError, Context, Exit};
 use crate::rotation::guard::take_away;
+use crate::rotation::{Before, patiently};
 use crate::store::guard::Guard;
 
 /// Show or remove the guards that rotations with --guard have put up and that still stand
@@ -71,7 +72,8 @@ pub(super) fn run(args: GuardArgs, context: &mut Context<'_>) -> Result<Exit, Cl
         Action::Remove { database, table, plan } => {
             let store = database.open(context, "reseal guard remove")?;
             tuning::run(json, async |_progress, stop| {
-                let mut found = store.guards().await.map_err(failed)?.list().await.map_err(failed)?;
+                let list = || async { store.guards().await?.list().await };
+                let mut found = patiently(&*store, Before::Unheard, list).await.map_err(failed)?;
                 found.retain(|guard| {
                     table.as_ref().is_none_or(|table| guard.table == *table)
                         && plan.as_ref().is_none_or(|plan| guard.plan == *plan)

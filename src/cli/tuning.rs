@@ -11,7 +11,7 @@ use super::rotation_error::store_error;
 use super::{CliError, Exit, output};
 use crate::rotation::profile::Profile;
 use crate::rotation::progress::{Progress, Stop};
-use crate::rotation::{AWAY_MAX_DEFAULT, Before, Early, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered};
+use crate::rotation::{AWAY_MAX_DEFAULT, Before, OnUnreadable, Options, VALUE_BYTES_MAX_DEFAULT, answered, patiently};
 use crate::store::{Store, StoreError};
 
 /// How to go about it.
@@ -124,18 +124,16 @@ pub fn ask<T>(
     step: &str,
     questions: impl AsyncFn() -> Result<T, Unanswered>,
 ) -> Result<T, CliError> {
+    let questions = &questions;
+    let attempt = || async {
+        match questions().await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Unanswered::Said(error)) => Ok(Err(error)),
+            Err(Unanswered::Store(error)) => Err(error),
+        }
+    };
     run(json, async |_progress, _stop| {
-        let asked = async {
-            let mut early = Early::new(Before::Unheard);
-            loop {
-                match questions().await {
-                    Ok(answer) => return Ok(Ok(answer)),
-                    Err(Unanswered::Said(error)) => return Ok(Err(error)),
-                    Err(Unanswered::Store(error)) => early.pause_after(error).await?,
-                }
-            }
-        };
-        let answer = answered(store, 1, asked).await;
+        let answer = answered(store, 1, patiently(store, Before::Unheard, attempt)).await;
         answer.unwrap_or_else(|failed| Err(store_error(&failed, step)))
     })
 }

@@ -49,7 +49,7 @@ use std::time::Duration;
 pub use error::RotationError;
 pub use outcome::{RotationReport, VerifyReport};
 pub use passes::AWAY_MAX_DEFAULT;
-pub(crate) use retry::{Before, Early, answered};
+pub(crate) use retry::{Before, answered, patiently};
 pub use rewriter::OnUnreadable;
 pub use run::{rotate, verify};
 pub use vacuum::VacuumReport;

@@ -222,7 +222,8 @@ pub fn any_statement_of_a_command_may_be_cut_off() {
     };
     let url = house.url();
     let ack: &[&str] = &["ack", "--keyset", KEYSET, "--instance", "web-1", "--revision", "1"];
-    for arguments in [ack, &["status"], &["guard", "list"]] {
+    let remove: &[&str] = &["guard", "remove", "--table", "public.customers"];
+    for arguments in [ack, &["status"], &["guard", "list"], remove] {
         let mut cuts = 0;
         for number in 0..PARTS {
             let proxy = Proxy::before(&url, Prey::News(number, PARTS), 1);
