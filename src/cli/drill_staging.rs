@@ -23,7 +23,7 @@ pub struct StagingArgs {
     /// Rotate a keyset of this configuration for good, in a staging environment, while readers and probes watch
     ///
     /// The rotation is the real one (reseal rotate KEYSET), with its gates and the application's own instances; it is killed once and
-    /// continued, unless --faults none. Readers open existing values with the keys that applications are given; nothing but the rotation
+    /// continued, unless --faults none. One that is open already is not rehearsed any further: exit 4. Readers open existing values with the keys that applications are given; nothing but the rotation
     /// writes to the tables. What writers of the application suffer, only a --probe can tell.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "rows", "writers", "writes_per_second", "sessions", "keep"])]
     config: Option<PathBuf>,
@@ -87,7 +87,6 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         compromised: args.compromised,
         profile: args.profile.profile(),
         gates,
-        accepted: wanted.accept.clone(),
         thresholds: args.thresholds.limits(),
         probes: args.probes.clone(),
         hidden_variables: context.secrets.kept_from_children().to_vec(),

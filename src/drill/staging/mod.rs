@@ -41,7 +41,7 @@ pub use told::told_of_staging;
 
 /// What is rehearsed, and how hard. Holds what opens the keyring: no `Debug`.
 pub struct Staging {
-    /// The keyset with its datasets, as the configuration names them.
+    /// The keyset with its datasets, as the configuration names them, and the findings that plan and rotation are told to accept.
     pub managed: Arc<Managed>,
     /// The configuration.
     pub config: PathBuf,
@@ -59,8 +59,6 @@ pub struct Staging {
     pub profile: Profile,
     /// Further arguments of the rotation, about its gates.
     pub gates: Vec<String>,
-    /// Findings that plan and rotation are told to accept.
-    pub accepted: Vec<String>,
     /// What fails the rehearsal.
     pub thresholds: Thresholds,
     /// Commands and URLs that must succeed all along.

@@ -190,7 +190,8 @@ impl Script<'_> {
 
 /// Which findings are accepted, as arguments.
 fn accepted(staging: &Staging) -> impl Iterator<Item = &str> {
-    staging.accepted.iter().flat_map(|finding| ["--accept", finding])
+    let accepted = &staging.managed.options.accepted;
+    accepted.iter().flat_map(|finding| ["--accept", finding])
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -63,10 +63,9 @@ fn command(staging: &Staging) -> String {
     let datasets = &staging.managed.datasets;
     let gates: String = staging.gates.iter().map(|word| format!(" {word}")).collect();
     // A finding has names of the database in it.
-    let accepted: String = staging
-        .accepted
-        .iter()
-        .map(|finding| format!(" --accept '{finding}'"))
+    let accepted = staging.managed.options.accepted.iter();
+    let accepted: String = accepted
+        .map(|finding| format!(" --accept '{}'", finding.replace('\'', r"'\''")))
         .collect();
     format!(
         "reseal drill --config FILE {} --staging-confirmed{}{}{}{} --readers {} --reads-per-second {} --duration {}s --faults {} --seed {}{}{}",
