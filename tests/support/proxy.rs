@@ -230,7 +230,7 @@ impl State {
             };
         let cut = match self.swallows {
             true => Cut::Swallowed,
-            false => [Cut::Before, Cut::ReplyLost, Cut::Middle][cuts as usize % 3],
+            false => [Cut::ReplyLost, Cut::Middle, Cut::Before][cuts as usize % 3],
         };
         self.cuts[cut as usize].fetch_add(1, Ordering::Relaxed);
         Some(cut)
