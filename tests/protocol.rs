@@ -30,6 +30,11 @@ fn a_file_in_which_no_rotation_has_run_is_refused_where_one_had() {
 }
 
 #[test]
+fn an_id_that_is_not_told_once_is_not_forgotten() {
+    protocol::others::an_id_that_is_not_told_once_is_not_forgotten();
+}
+
+#[test]
 fn what_other_versions_have_seen_is_read_or_refused() {
     protocol::others::what_other_versions_have_seen_is_read_or_refused();
 }

@@ -42,6 +42,22 @@ pub fn a_database_with_another_id_is_refused_until_it_is_accepted(kind: Kind) {
     goes_on_when_accepted(&house);
 }
 
+/// A server that keeps its id to itself for once was told by it before, and is told by it again.
+pub fn an_id_that_is_not_told_once_is_not_forgotten() {
+    let Some(house) = House::build(Kind::Postgres, 40) else {
+        return;
+    };
+    let rotate = || {
+        let finished = house.rotate(&[PATIENT, NOBODY].concat());
+        assert_eq!(finished.code, Some(0), "{}", finished.text());
+        seen(&house)["databases"]["main"]["id"].clone()
+    };
+    let known = rotate();
+    assert!(known.is_string());
+    house.execute("ALTER FUNCTION pg_catalog.pg_control_system() RENAME TO not_told");
+    assert_eq!(rotate(), known);
+}
+
 /// What an older version has seen says less, and is read; what a newer one has seen is not guessed at.
 pub fn what_other_versions_have_seen_is_read_or_refused() {
     let house = House::build(Kind::Sqlite, 40).unwrap();
