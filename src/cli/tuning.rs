@@ -42,7 +42,7 @@ pub struct Tuning {
 /// How much of the database's time a rotation may take.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum ProfileArg {
-    /// Small batches, long rests: on a server some 900 rows a second over each connection
+    /// Small batches, long rests: on a server 500 to 900 rows a second over one connection
     Gentle,
     /// Batches of milliseconds, no rests
     Balanced,

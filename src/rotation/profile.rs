@@ -4,8 +4,8 @@
 //! runs is over, some milliseconds: how long an application waits once in a while is how long the work lasts that it waits for, and how
 //! often, the share of time that is worked. While that is below a hundredth, the slowest hundredth of the application's reads hardly knows
 //! of it, however long a batch of milliseconds takes; and since half of a small batch is its commit, batches of a millisecond with longer
-//! rests move as many rows as smaller ones with shorter rests. On servers each connection therefore works for less than a hundredth of the
-//! time, and since a page costs a round trip, several batches share one.
+//! rests move as many rows as smaller ones with shorter rests. On servers each connection therefore rewrites for less than a hundredth of
+//! the time, and since a page costs a round trip, several batches share one.
 
 use std::str::FromStr;
 use std::time::Duration;
