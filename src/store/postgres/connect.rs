@@ -77,6 +77,11 @@ impl Server {
         Ok(())
     }
 
+    /// Whether a connection was made, and its server asked who it is, within this time.
+    pub fn was_met_within(&self, time: Duration) -> bool {
+        self.acquaintance.is_from_within(time)
+    }
+
     /// Grows with every failover that was noticed.
     pub fn era(&self) -> u64 {
         self.acquaintance.latest().into()

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -17,7 +18,7 @@ use crate::store::{DatabaseIdentity, StoreError};
 /// The server that the connections of a store have met, and the latest timeline of it.
 #[derive(Debug, Clone, Default)]
 pub struct Acquaintance {
-    known: Arc<Mutex<Option<Identity>>>,
+    known: Arc<Mutex<Option<Known>>>,
     /// The latest timeline met, 0 before any: what is compared before each batch.
     latest: Arc<AtomicU32>,
 }
@@ -25,6 +26,13 @@ pub struct Acquaintance {
 /// The timeline of the server behind one connection; 0 where the server did not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Met(u32);
+
+/// Who was met, and when last.
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    met_at: Instant,
+}
 
 /// PostgreSQL's own names for a cluster and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +65,12 @@ impl Acquaintance {
         met.0 != 0 && met.0 < self.latest()
     }
 
+    /// Whether a connection led to the server that is known within this time. One that did not tell is no news.
+    pub fn is_from_within(&self, time: Duration) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.met_at.elapsed() < time)
+    }
+
     /// The latest timeline that was met.
     pub fn latest(&self) -> u32 {
         self.latest.load(Ordering::Acquire)
@@ -64,11 +78,13 @@ impl Acquaintance {
 
     fn compare(&self, met: Identity) -> Result<(), StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = known.as_mut() else {
+        let met_at = Instant::now();
+        let Some(last) = known.as_mut() else {
             self.latest.fetch_max(met.timeline.unwrap_or(0), Ordering::AcqRel);
-            *known = Some(met);
+            *known = Some(Known { identity: met, met_at });
             return Ok(());
         };
+        let known = &mut last.identity;
         if known.cluster != met.cluster {
             return Err(StoreError::OtherServer(format!(
                 "cluster {} answers where {} answered before",
@@ -81,6 +97,7 @@ impl Acquaintance {
             ))),
             (before, now) => {
                 known.timeline = now.or(before);
+                last.met_at = met_at;
                 self.latest.fetch_max(now.unwrap_or(0), Ordering::AcqRel);
                 Ok(())
             }
@@ -143,5 +160,25 @@ mod tests {
         assert!(met.is_outlived(Met(4)));
         assert!(!met.is_outlived(Met(5)));
         assert!(!met.is_outlived(Met(0)), "who does not tell is taken for the same");
+    }
+
+    #[test]
+    fn who_was_met_a_moment_ago_is_known_and_another_server_tells_nothing_of_it() {
+        let met = Acquaintance::default();
+        assert!(!met.is_from_within(Duration::MAX), "nobody was met");
+        let minute = Duration::from_secs(60);
+        for (next, is_known) in [
+            (identity("a", Some(2)), true),
+            (identity("b", Some(2)), false),
+            (identity("a", Some(1)), false),
+        ] {
+            if let Some(known) = met.known.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                known.met_at = Instant::now().checked_sub(2 * minute).unwrap_or(known.met_at);
+            }
+            let _ = met.compare(next);
+            assert_eq!(met.is_from_within(minute), is_known);
+        }
+        assert!(met.compare(identity("a", None)).is_ok());
+        assert!(met.is_from_within(minute));
     }
 }

@@ -151,12 +151,15 @@ impl OperatorLock for AdvisoryLock {
         if !held {
             return Err(StoreError::Superseded);
         }
-        // Who answers under the server's name now? A connection to a former primary would go on without a word.
-        match self.server.connect(&self.owner).await {
-            Err(other @ StoreError::OtherServer(_)) => return Err(other),
-            Ok(connection) => connection.close().await.map_err(store_error)?,
-            // The lock is held; that nobody else was let in (too many connections, say) is no reason to lose it.
-            Err(_) => {}
+        // Who answers under the server's name now? A connection to a former primary would go on without a word. Whoever has connected a
+        // moment ago has asked, another keeper for example; each connection is a process that the server must start.
+        if !self.server.was_met_within(MET_IS_NEWS) {
+            match self.server.connect(&self.owner).await {
+                Err(other @ StoreError::OtherServer(_)) => return Err(other),
+                Ok(connection) => connection.close().await.map_err(store_error)?,
+                // The lock is held; that nobody else was let in (too many connections, say) is no reason to lose it.
+                Err(_) => {}
+            }
         }
         self.server.require_latest(self.met)
     }
@@ -172,4 +175,6 @@ const TABLE_CLASS: i32 = 0x7273_6c31;
 /// "rsl2": the same for keysets; the other half is a digest of the name.
 const KEYSET_CLASS: i32 = 0x7273_6c32;
 const ATTEMPTS: u32 = 10;
+/// Half of the time between two looks of a keeper: so much later at most is another primary noticed.
+const MET_IS_NEWS: std::time::Duration = std::time::Duration::from_millis(1_500);
 const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
