@@ -82,7 +82,7 @@ pub(super) fn run(args: &DrillArgs, context: &mut Context<'_>) -> Result<Exit, C
         config: path,
         readers: usize::from(args.readers),
         reads_per_second: f64::from(args.reads_per_second).min(READS_PER_SECOND_MAX),
-        duration: args.duration,
+        duration: args.duration(),
         kills: kills(args.faults.as_ref())?,
         compromised: args.compromised,
         profile: args.profile.profile(),
