@@ -69,7 +69,9 @@ impl<'a> PlanDocument<'a> {
             table_bytes: survey.bytes,
             bytes_to_rewrite: report.bytes_to_rewrite(),
             mean_value_bytes: report.mean_value_bytes,
-            duration_seconds: durations(survey.rows_estimate),
+            duration_seconds: (report.rows_per_second.iter())
+                .map(|rate| (format!("{rate} rows/s"), seconds_at(*rate, survey.rows_estimate)))
+                .collect(),
             sample: Sample {
                 rows: report.sample.rows,
                 nulls: report.sample.nulls,
@@ -153,8 +155,9 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
     output.say(&format!(
         "to rewrite: about {} of values; {}",
         HumanBytes(report.bytes_to_rewrite()),
-        RATES
+        (SERVERS.iter().zip(report.rows_per_second))
             .map(|(server, rate)| format!("{} on {server}", duration(seconds_at(rate, survey.rows_estimate))))
+            .collect::<Vec<_>>()
             .join(", ")
     ));
     output.say(&format!("sample of {} rows, every value opened:", count(report.sample.rows)));
@@ -185,19 +188,9 @@ pub(super) fn say(report: &PlanReport, allowed: bool, context: &mut Context<'_>)
     });
 }
 
-fn durations(rows: u64) -> BTreeMap<String, f64> {
-    RATES
-        .map(|(_, rate)| (format!("{rate} rows/s"), seconds_at(rate, rows)))
-        .into()
-}
-
 fn seconds_at(rate: u32, rows: u64) -> f64 {
     rows as f64 / f64::from(rate)
 }
 
-/// Rates that such tables are rewritten with, in rows a second.
-const RATES: [(&str, u32); 3] = [
-    ("a busy server", 10_000),
-    ("an ordinary one", 50_000),
-    ("a fast one", 150_000),
-];
+/// Whose rates a plan tells.
+const SERVERS: [&str; 3] = ["a busy server", "an ordinary one", "a fast one"];

@@ -54,7 +54,8 @@ pub use rewriter::OnUnreadable;
 pub use run::{rotate, verify};
 pub use vacuum::VacuumReport;
 
-use profile::Profile;
+use crate::store::WorkerLimits;
+use profile::{Profile, Task};
 use recipe::Recipe;
 
 /// What to rotate, and how.
@@ -104,6 +105,15 @@ pub struct Options {
     pub away_max: Duration,
     /// How long a transaction that the application has had open since before the run is waited for; then the run ends.
     pub outlast_max: Duration,
+}
+
+impl Options {
+    /// How many connections are to work at once; SQLite writes over one, however many are wished for.
+    fn workers_wished(&self, proposed: WorkerLimits) -> usize {
+        let share = self.profile.limits(Task::Rewrite, proposed.max == 1).workers_share;
+        let unsaid = ((proposed.default as f64 * share) as usize).max(1);
+        self.workers.unwrap_or(unsaid)
+    }
 }
 
 /// What a run does about the database guard.

@@ -27,6 +27,8 @@ pub struct PlanReport {
     pub mean_value_bytes: f64,
     /// The target key's name.
     pub target_label: String,
+    /// Rows a second that such a rotation moves on a busy server, an ordinary one and a fast one.
+    pub rows_per_second: [u32; 3],
 }
 
 impl PlanReport {
@@ -98,7 +100,10 @@ pub async fn plan(store: &Arc<dyn Store>, prepared: &Prepared, purpose: Purpose)
     if purpose == Purpose::Write && sample.too_wide > 0 {
         findings.insert(0, too_narrow(sample.too_wide, values));
     }
+    let (options, proposed) = (&prepared.options, store.workers());
+    let writers = options.workers_wished(proposed).clamp(1, proposed.max);
     Ok(PlanReport {
+        rows_per_second: options.profile.rows_per_second(proposed.max == 1, writers),
         survey: Arc::clone(survey),
         findings,
         sample,

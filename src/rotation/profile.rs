@@ -73,6 +73,17 @@ impl Profile {
         }
     }
 
+    /// What rotations were seen to move on a busy server, an ordinary one and a fast one, in rows a second over so many connections.
+    pub fn rows_per_second(self, single_writer: bool, connections: usize) -> [u32; 3] {
+        match (self, single_writer) {
+            // Each connection rests for itself.
+            (Self::Gentle, false) => {
+                [500, 700, 900].map(|rate: u32| rate.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX)))
+            }
+            _ => [10_000, 50_000, 150_000],
+        }
+    }
+
     /// The numbers. `single_writer` is a database that stops all other writers while a batch is rewritten (SQLite).
     pub fn limits(self, task: Task, single_writer: bool) -> PaceLimits {
         let (target_us, rows_start, rows_max, rest_ratio, workers_share) = match (self, single_writer) {

@@ -87,3 +87,34 @@ fn nothing_is_written_to_a_postgres_database() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(state(), before);
 }
+
+/// Who rests is not told the time of those who do not.
+#[test]
+fn a_plan_tells_how_long_its_profile_takes() {
+    let rates = |desk: &Desk, pair: &Pair, more: &[&str]| -> Vec<f64> {
+        let plan = desk.on_t("plan", pair, more);
+        let plan = plan.expect(0);
+        let rows = plan.json["rows_estimate"].as_f64().unwrap();
+        let durations = plan.json["duration_seconds"].as_object().unwrap();
+        let mut rates: Vec<f64> = (durations.values())
+            .map(|seconds| (rows / seconds.as_f64().unwrap()).round())
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        for rate in &rates {
+            assert!(durations.contains_key(&format!("{rate} rows/s")), "{durations:?}");
+        }
+        rates
+    };
+    let gentle = ["--profile", "gentle"];
+    let desk = Desk::sqlite();
+    let pair = table(&desk);
+    for arguments in [&[][..], &gentle] {
+        assert_eq!(rates(&desk, &pair, arguments), [10_000.0, 50_000.0, 150_000.0]);
+    }
+    let Some(desk) = Desk::postgres() else { return };
+    let pair = table(&desk);
+    assert_eq!(rates(&desk, &pair, &[]), [10_000.0, 50_000.0, 150_000.0]);
+    assert_eq!(rates(&desk, &pair, &gentle), [500.0, 700.0, 900.0]);
+    let two = [&gentle[..], &["--workers", "2"]].concat();
+    assert_eq!(rates(&desk, &pair, &two), [1_000.0, 1_400.0, 1_800.0]);
+}

@@ -56,14 +56,11 @@ impl<'a> Run<'a> {
         let options = &prepared.options;
         let proposed = store.workers();
         let single_writer = proposed.max == 1;
-        let limits = options.profile.limits(Task::Rewrite, single_writer);
         let pace = |task| {
             let controller = BatchController::new(task, options.profile, single_writer, options.batch_rows);
             Arc::new(Mutex::new(controller))
         };
-        let wished = options
-            .workers
-            .unwrap_or_else(|| ((proposed.default as f64 * limits.workers_share) as usize).max(1));
+        let wished = options.workers_wished(proposed);
         let columns: Vec<String> = prepared.recipe.columns.iter().map(|column| column.name.clone()).collect();
         let columns = Arc::new(columns);
         progress.turn_to(Table {
