@@ -382,8 +382,8 @@ impl From<DrillError> for CliError {
 }
 
 const DURATION_EMBEDDED: Duration = Duration::from_secs(6);
-/// Of three seconds, a hundredth of the reads is a few dozen: their p99 was anything from 0.29 to 1.2 ms on a server where that of longer
-/// times was 0.36 to 0.52 ms, and so was every ratio to it.
+/// Of three seconds, a hundredth of the reads is a few dozen: on the same server, their p99 was anything from 0.29 to 1.2 ms, that of ten
+/// seconds 0.30 to 0.62 ms, that of twenty 0.36 to 0.52 ms, and what is compared with it moves with it.
 const DURATION_DATABASE: Duration = Duration::from_secs(20);
 /// A day.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
