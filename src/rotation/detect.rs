@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::error::RotationError;
-use super::retry::{Before, before_the_first_write};
+use super::retry::{Before, Early, before_the_first_write};
 use crate::format::{self, Verdict};
 use crate::key::KeyId;
 use crate::store::page::Page;
@@ -69,8 +69,20 @@ pub struct Found {
 }
 
 /// Looks at every column of a database. With `ids`, Tink values under those keys are recognised; without, only formats that give
-/// themselves away.
+/// themselves away. When the connection is lost in passing, it begins again: what changes meanwhile is of no account in a sample.
 pub async fn scan(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, RotationError> {
+    let mut early = Early::new(Before::Unheard);
+    loop {
+        // Each answer has a time of its own: how many there are is not known beforehand.
+        let error = match scan_once(store, ids).await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        early.pause_after(error).await.map_err(RotationError::store("scan"))?;
+    }
+}
+
+async fn scan_once(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, StoreError> {
     let mut found = Vec::new();
     let mut look = |sample: ColumnSample| {
         let sampled = sample.values.as_ref().map_or(0, Vec::len);
@@ -85,10 +97,7 @@ pub async fn scan(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, Rotati
         });
         ControlFlow::Continue(())
     };
-    store
-        .column_samples(SCAN, &mut look)
-        .await
-        .map_err(RotationError::store("scan"))?;
+    store.column_samples(SCAN, &mut look).await?;
     Ok(found)
 }
 

@@ -223,7 +223,7 @@ pub fn any_statement_of_a_command_may_be_cut_off() {
     let url = house.url();
     let ack: &[&str] = &["ack", "--keyset", KEYSET, "--instance", "web-1", "--revision", "1"];
     let remove: &[&str] = &["guard", "remove", "--table", "public.customers"];
-    for arguments in [ack, &["status"], &["guard", "list"], remove] {
+    for arguments in [ack, &["status"], &["guard", "list"], remove, &["scan"]] {
         let mut cuts = 0;
         for number in 0..PARTS {
             let proxy = Proxy::before(&url, Prey::News(number, PARTS), 1);
