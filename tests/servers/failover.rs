@@ -16,10 +16,10 @@ fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(&[SLOWLY_ALONE, &["--retry-for", "60"]].concat());
+    let mut running = rotation.start_and_get_going(&[SLOWLY_ALONE, &["--retry-for", "60"]].concat());
 
     // Stopped while the world changes: how long that takes proves nothing.
-    running.signal(Signal::STOP);
+    running.freeze();
     let promoted = server.promoted_copy(home.database().unwrap());
     let rewritten = |live: &mut Live| live.totals().map_or(0, |totals| totals.rows_reencrypted);
     let mut successor = Live::open(&promoted.url());
@@ -31,7 +31,7 @@ fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
     // The same cluster, the same plan, the same generation: only its timeline tells that its time is over.
     let mut former = home.connect();
     let left = former.snapshot().rows;
-    running.signal(Signal::STOP);
+    running.freeze();
     proxy.switch(home.url());
     running.signal(Signal::CONT);
     let stopped = running.wait();
@@ -57,10 +57,10 @@ fn heavy_a_connection_that_stays_with_the_former_primary_is_given_up() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(SLOWLY_ALONE);
+    let mut running = rotation.start_and_get_going(SLOWLY_ALONE);
 
     // Nobody closes the connections to the former primary, and it goes on to take writes.
-    running.signal(Signal::STOP);
+    running.freeze();
     let promoted = server.promoted_copy(home.database().unwrap());
     proxy.lead(&promoted.url());
     running.signal(Signal::CONT);
@@ -117,7 +117,7 @@ fn heavy_a_verification_that_meets_another_server_reads_it_from_the_beginning() 
     let mut running = Running::start(command);
     wait_until("a part of the table was read", || proxy.answered() > 400_000);
     assert!(running.is_running(), "it was over too soon to prove anything");
-    running.signal(Signal::STOP);
+    running.freeze();
 
     // The first row is long behind it.
     let promoted = server.promoted_copy(home.database().unwrap());
@@ -148,8 +148,8 @@ fn heavy_a_copy_of_the_past_is_told_from_a_take_over_and_can_be_rotated() {
 
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     rotation.url = Some(proxy.url(home.url()));
-    let running = rotation.start_and_get_going(SLOWLY_ALONE);
-    running.signal(Signal::STOP);
+    let mut running = rotation.start_and_get_going(SLOWLY_ALONE);
+    running.freeze();
     let mut restored = Live::open(&past.url());
     let before = restored.snapshot().rows;
     proxy.switch(&past.url());

@@ -12,7 +12,7 @@ use reseal::rotation::progress::{Progress, Stop};
 use reseal::rotation::recipe::{ColumnSpec, PlaintextPolicy, Recipe};
 use reseal::rotation::{Job, Options, RotationError, RotationReport, rotate};
 use reseal::store::Store;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
 use super::people::{FernetKey, Home};
@@ -162,6 +162,15 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// SIGSTOP, and waits until it stands: for a moment after the signal was sent, its threads run on.
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+        let (child, stopped) = (Pid::from_child(&self.child), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
+        wait_until("it stands", || {
+            waitid(WaitId::Pid(child), stopped).unwrap().is_some() || !self.is_running()
+        });
     }
 
     /// `kill -9`, and waits until the process is gone. Says whether it was still running.
