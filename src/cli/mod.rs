@@ -10,6 +10,7 @@ mod config;
 mod display;
 mod documents;
 mod drill;
+mod drill_error;
 mod drill_part;
 mod drill_report;
 mod drill_staging;
