@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::error::RotationError;
-use super::retry::{Before, Early, before_the_first_write};
+use super::retry::{Before, again, before_the_first_write};
 use crate::format::{self, Verdict};
 use crate::key::KeyId;
 use crate::store::page::Page;
@@ -71,15 +71,9 @@ pub struct Found {
 /// Looks at every column of a database. With `ids`, Tink values under those keys are recognised; without, only formats that give
 /// themselves away. When the connection is lost in passing, it begins again: what changes meanwhile is of no account in a sample.
 pub async fn scan(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, RotationError> {
-    let mut early = Early::new(Before::Unheard);
-    loop {
-        // Each answer has a time of its own: how many there are is not known beforehand.
-        let error = match scan_once(store, ids).await {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
-        };
-        early.pause_after(error).await.map_err(RotationError::store("scan"))?;
-    }
+    again(Before::Unheard, || scan_once(store, ids))
+        .await
+        .map_err(RotationError::store("scan"))
 }
 
 async fn scan_once(store: &dyn Store, ids: &[KeyId]) -> Result<Vec<Found>, StoreError> {

@@ -100,9 +100,17 @@ pub async fn patiently<T, F>(store: &dyn Store, before: Before, mut attempt: imp
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    again(before, || answered(store, ANSWERS_AN_ATTEMPT, attempt())).await
+}
+
+/// The same for attempts of any length, each of whose answers is waited for no longer than it may take.
+pub async fn again<T, F>(before: Before, mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut early = Early::new(before);
     loop {
-        match answered(store, ANSWERS_AN_ATTEMPT, attempt()).await {
+        match attempt().await {
             Ok(result) => return Ok(result),
             Err(error) => early.pause_after(error).await?,
         }

@@ -223,18 +223,25 @@ pub fn any_statement_of_a_command_may_be_cut_off() {
     let url = house.url();
     let ack: &[&str] = &["ack", "--keyset", KEYSET, "--instance", "web-1", "--revision", "1"];
     let remove: &[&str] = &["guard", "remove", "--table", "public.customers"];
-    for arguments in [ack, &["status"], &["guard", "list"], remove, &["scan"]] {
+    let run = |arguments: &[&str], url: &str| {
+        let mut command = reseal_process();
+        command.args(arguments).args(["--database", "env:THROUGH", "--json"]);
+        let output = command.env("THROUGH", url).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        output.stdout
+    };
+    let scan: &[&str] = &["scan"];
+    for arguments in [ack, &["status"], &["guard", "list"], remove, scan] {
+        let straight = run(arguments, &url);
         let mut cuts = 0;
         for number in 0..PARTS {
             let proxy = Proxy::before(&url, Prey::News(number, PARTS), 1);
-            let mut command = reseal_process();
-            command
-                .args(arguments)
-                .args(["--database", "env:THROUGH", "--json"])
-                .env("THROUGH", proxy.url(&url));
-            let output = command.output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+            let told = run(arguments, &proxy.url(&url));
+            assert!(
+                arguments != scan || told == straight,
+                "what was found before the cut is told twice"
+            );
             cuts += proxy.cuts().iter().sum::<u32>();
         }
         assert!(cuts > 0, "{arguments:?}");
