@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retry::{ANSWERS_AN_ATTEMPT, Patience, Remedy, answered};
-use crate::store::{OperatorLock, Store, StoreError};
+use crate::store::{LOCK_ASKED_EVERY, OperatorLock, Store, StoreError};
 
 /// Looks after the lock, and takes it again when its connection dies. Returns when it is lost for good: somebody was faster, or the
 /// database stays away. Rows are guarded by their fence meanwhile. Somebody may have had the lock in between and be gone:
@@ -19,7 +19,7 @@ where
 {
     let mut patience = Patience::new(away_max);
     loop {
-        tokio::time::sleep(CHECK_EVERY).await;
+        tokio::time::sleep(LOCK_ASKED_EVERY).await;
         let Err(mut error) = answered(store, 1, lock.still_held()).await else {
             continue;
         };
@@ -40,8 +40,6 @@ where
         patience.reset();
     }
 }
-
-const CHECK_EVERY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

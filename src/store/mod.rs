@@ -178,6 +178,8 @@ pub struct SampleLimits {
 pub type TakesSamples<'t> = &'t mut (dyn FnMut(ColumnSample) -> ControlFlow<()> + Send);
 
 /// The lock of one operator. Dropping it frees it.
+///
+/// Whoever holds it asks every [`LOCK_ASKED_EVERY`] whether it is still held.
 #[async_trait]
 pub trait OperatorLock: Send {
     /// Fails when the lock was lost (a connection cut, a take-over).
@@ -187,6 +189,9 @@ pub trait OperatorLock: Send {
     /// everything lets it stand there for hours, and nobody else is behind it.
     async fn retake(&mut self) -> Result<(), StoreError>;
 }
+
+/// So much later at most it is noticed that a lock was lost.
+pub const LOCK_ASKED_EVERY: Duration = Duration::from_secs(3);
 
 /// How many workers a database can use.
 #[derive(Debug, Clone, Copy)]

@@ -78,13 +78,14 @@ impl Acquaintance {
 
     fn compare(&self, met: Identity) -> Result<(), StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let met_at = Instant::now();
-        let Some(last) = known.as_mut() else {
+        let Some(Known { identity: known, met_at }) = known.as_mut() else {
             self.latest.fetch_max(met.timeline.unwrap_or(0), Ordering::AcqRel);
-            *known = Some(Known { identity: met, met_at });
+            *known = Some(Known {
+                identity: met,
+                met_at: Instant::now(),
+            });
             return Ok(());
         };
-        let known = &mut last.identity;
         if known.cluster != met.cluster {
             return Err(StoreError::OtherServer(format!(
                 "cluster {} answers where {} answered before",
@@ -97,7 +98,7 @@ impl Acquaintance {
             ))),
             (before, now) => {
                 known.timeline = now.or(before);
-                last.met_at = met_at;
+                *met_at = Instant::now();
                 self.latest.fetch_max(now.unwrap_or(0), Ordering::AcqRel);
                 Ok(())
             }

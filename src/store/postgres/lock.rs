@@ -1,5 +1,7 @@
 //! One operator a table, and one a keyset: an advisory lock held by a connection of its own, freed by the server when that connection dies.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
@@ -7,7 +9,7 @@ use sqlx::{Connection as _, Row as _};
 use super::connect::Server;
 use super::error::store_error;
 use super::identity::Met;
-use crate::store::{OperatorLock, StoreError};
+use crate::store::{LOCK_ASKED_EVERY, OperatorLock, StoreError};
 
 /// The connection that holds the lock.
 pub struct AdvisoryLock {
@@ -175,6 +177,7 @@ const TABLE_CLASS: i32 = 0x7273_6c31;
 /// "rsl2": the same for keysets; the other half is a digest of the name.
 const KEYSET_CLASS: i32 = 0x7273_6c32;
 const ATTEMPTS: u32 = 10;
-/// Half of the time between two looks of a keeper: so much later at most is another primary noticed.
-const MET_IS_NEWS: std::time::Duration = std::time::Duration::from_millis(1_500);
-const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Another primary is noticed so much later at most. Less than the time between two looks, or a keeper would take its own last one for
+/// news.
+const MET_IS_NEWS: Duration = LOCK_ASKED_EVERY.checked_div(2).unwrap();
