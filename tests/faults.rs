@@ -532,8 +532,8 @@ fn heavy_a_frozen_run_that_was_taken_over_cannot_write_on_sqlite() {
 
 fn freeze(home: &Home) {
     let mut scene = Scene::new(home, PEOPLE);
-    let mut first = scene.rotation(home).start_and_get_going(SLOWLY);
-    stop_between_batches(&mut first, &mut scene.live);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    stop_between_batches(&first, &mut scene.live);
 
     let refused = scene.rotation(home).run(SLOWLY);
     assert_eq!(refused.code, Some(6), "{}", refused.text());
@@ -554,7 +554,7 @@ fn freeze(home: &Home) {
 }
 
 /// Not inside a transaction of SQLite: its lock could only be taken from a dead process.
-fn stop_between_batches(run: &mut Running, live: &mut Live) {
+fn stop_between_batches(run: &Running, live: &mut Live) {
     wait_until("it is frozen between two batches", || {
         run.freeze();
         let between = live.may_write();
@@ -578,8 +578,8 @@ fn heavy_a_frozen_run_wakes_when_everything_is_done_on_sqlite() {
 
 fn wake_too_late(home: &Home) {
     let mut scene = Scene::new(home, PEOPLE);
-    let mut first = scene.rotation(home).start_and_get_going(SLOWLY);
-    stop_between_batches(&mut first, &mut scene.live);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    stop_between_batches(&first, &mut scene.live);
     let finished = scene.rotation(home).run(&["--take-over"]);
     scene.assert_complete(&finished);
     let before = (scene.live.snapshot().rows, scene.live.control());

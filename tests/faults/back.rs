@@ -25,8 +25,8 @@ fn heavy_a_frozen_run_that_was_led_back_cannot_write_on_sqlite() {
 
 fn wake_after_the_way_back(home: &Home) {
     let mut scene = Scene::new(home, PEOPLE);
-    let mut first = scene.rotation(home).start_and_get_going(SLOWLY);
-    stop_between_batches(&mut first, &mut scene.live);
+    let first = scene.rotation(home).start_and_get_going(SLOWLY);
+    stop_between_batches(&first, &mut scene.live);
     scene.rotation_back(home).complete(&["--take-over"]);
     let before = (scene.live.snapshot().rows, scene.live.control());
     first.signal(Signal::CONT);

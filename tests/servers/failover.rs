@@ -16,7 +16,7 @@ fn heavy_a_former_primary_that_answers_after_a_failover_gets_no_write() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let mut running = rotation.start_and_get_going(&[SLOWLY_ALONE, &["--retry-for", "60"]].concat());
+    let running = rotation.start_and_get_going(&[SLOWLY_ALONE, &["--retry-for", "60"]].concat());
 
     // Stopped while the world changes: how long that takes proves nothing.
     running.freeze();
@@ -57,7 +57,7 @@ fn heavy_a_connection_that_stays_with_the_former_primary_is_given_up() {
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     let mut rotation = Rotation::new(&home, &old, &new);
     rotation.url = Some(proxy.url(home.url()));
-    let mut running = rotation.start_and_get_going(SLOWLY_ALONE);
+    let running = rotation.start_and_get_going(SLOWLY_ALONE);
 
     // Nobody closes the connections to the former primary, and it goes on to take writes.
     running.freeze();
@@ -148,7 +148,7 @@ fn heavy_a_copy_of_the_past_is_told_from_a_take_over_and_can_be_rotated() {
 
     let proxy = Proxy::before(home.url(), Prey::Swaps, u32::MAX);
     rotation.url = Some(proxy.url(home.url()));
-    let mut running = rotation.start_and_get_going(SLOWLY_ALONE);
+    let running = rotation.start_and_get_going(SLOWLY_ALONE);
     running.freeze();
     let mut restored = Live::open(&past.url());
     let before = restored.snapshot().rows;

@@ -165,12 +165,10 @@ impl Running {
     }
 
     /// SIGSTOP, and waits until it stands: for a moment after the signal was sent, its threads run on.
-    pub fn freeze(&mut self) {
+    pub fn freeze(&self) {
         self.signal(Signal::STOP);
         let (child, stopped) = (Pid::from_child(&self.child), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
-        wait_until("it stands", || {
-            waitid(WaitId::Pid(child), stopped).unwrap().is_some() || !self.is_running()
-        });
+        wait_until("it stands", || waitid(WaitId::Pid(child), stopped).unwrap().is_some());
     }
 
     /// `kill -9`, and waits until the process is gone. Says whether it was still running.
