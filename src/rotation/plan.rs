@@ -27,7 +27,7 @@ pub struct PlanReport {
     pub mean_value_bytes: f64,
     /// The target key's name.
     pub target_label: String,
-    /// Rows a second that such a rotation moves on a busy server, an ordinary one and a fast one.
+    /// Rows a second to reckon with on a busy server, an ordinary one and a fast one.
     pub rows_per_second: [u32; 3],
 }
 

@@ -73,7 +73,7 @@ impl Profile {
         }
     }
 
-    /// What rotations were seen to move on a busy server, an ordinary one and a fast one, in rows a second over so many connections.
+    /// What to reckon with on a busy server, an ordinary one and a fast one, in rows a second over so many connections.
     pub fn rows_per_second(self, single_writer: bool, connections: usize) -> [u32; 3] {
         match (self, single_writer) {
             // Each connection rests for itself.
